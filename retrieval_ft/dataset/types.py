@@ -1,0 +1,181 @@
+"""The frozen, id-keyed values that every room speaks: Corpus, Queries, Qrels, Pairs, Ranking.
+
+A text is never identified by its position: positions exist only inside one object, through
+`index_of`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Split = Literal["train", "dev", "test"]
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Passages in columns: `ids`, `titles` and `texts` have one length and one order."""
+
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    titles: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.ids) == len(self.texts) == len(self.titles):
+            raise ValueError(
+                f"corpus columns differ in length: {len(self.ids)} ids, {len(self.texts)} texts, "
+                f"{len(self.titles)} titles"
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def index_of(self) -> Mapping[str, int]:
+        """Position of each passage id in this object."""
+        return {passage_id: i for i, passage_id in enumerate(self.ids)}
+
+    def select(self, ids: Iterable[str]) -> Corpus:
+        """Return the named passages, in this object's order."""
+        rows = sorted(self.index_of[passage_id] for passage_id in set(ids))
+        return Corpus(
+            tuple(self.ids[row] for row in rows),
+            tuple(self.texts[row] for row in rows),
+            tuple(self.titles[row] for row in rows),
+        )
+
+    @cached_property
+    def passages(self) -> tuple[str, ...]:
+        """What is encoded and indexed: title and text joined by a space, as BEIR does."""
+        return tuple(
+            f"{title} {text}".strip() for title, text in zip(self.titles, self.texts, strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Queries in columns: `ids` and `texts` have one length and one order."""
+
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.ids) != len(self.texts):
+            raise ValueError(
+                f"query columns differ in length: {len(self.ids)} ids, {len(self.texts)} texts"
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def text_of(self) -> Mapping[str, str]:
+        """Text of each query id."""
+        return dict(zip(self.ids, self.texts, strict=True))
+
+    def select(self, ids: Iterable[str]) -> Queries:
+        """Return the named queries, in the order of `ids`."""
+        chosen = tuple(ids)
+        return Queries(chosen, tuple(self.text_of[query_id] for query_id in chosen))
+
+
+@dataclass(frozen=True)
+class Qrels:
+    """Judgements: query id -> passage id -> grade (an integer; above 0 is relevant)."""
+
+    grades: Mapping[str, Mapping[str, int]]
+
+    def __len__(self) -> int:
+        return len(self.grades)
+
+    @cached_property
+    def query_ids(self) -> tuple[str, ...]:
+        """The judged queries, sorted."""
+        return tuple(sorted(self.grades))
+
+    def relevant(self, query_id: str) -> frozenset[str]:
+        """Ids of the passages with a grade above 0 for a query; empty for an unknown query."""
+        return frozenset(p for p, grade in self.grades.get(query_id, {}).items() if grade > 0)
+
+    @property
+    def pair_count(self) -> int:
+        """Number of (query, relevant passage) pairs."""
+        return sum(grade > 0 for row in self.grades.values() for grade in row.values())
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A corpus with queries and judgements by split. `name` is for messages and reports."""
+
+    name: str
+    corpus: Corpus
+    queries: Queries
+    qrels: Mapping[Split, Qrels]
+
+    def queries_of(self, split: Split) -> Queries:
+        """The queries that a split judges, sorted by id."""
+        return self.queries.select(self.qrels[split].query_ids)
+
+
+@dataclass(frozen=True)
+class Negative:
+    """A mined negative: where it came from and what each side thought of it."""
+
+    passage_id: str
+    score: float
+    """Cosine of query and passage under the base model, in [-1, 1]."""
+    dense_rank: int | None
+    """Rank from 1 in the dense candidates; None where BM25 alone proposed it."""
+    bm25_rank: int | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One training example: a query, one of its positives, and mined negatives (hardest first)."""
+
+    query_id: str
+    positive_id: str
+    positive_score: float
+    """Cosine of query and positive under the base model, in [-1, 1]."""
+    negatives: tuple[Negative, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Training examples in a fixed order, with the account of what mining dropped, by reason."""
+
+    items: tuple[Pair, ...]
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Search results: for each query, passage ids and float32 scores, best first.
+
+    Sorted by score, then by id, so that ties have one order. A query may have fewer hits than were
+    asked for, and none at all.
+    """
+
+    hits: Mapping[str, tuple[tuple[str, ...], npt.NDArray[np.float32]]]
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def ids(self, query_id: str) -> tuple[str, ...]:
+        """Ranked passage ids of a query; empty where the query is absent."""
+        return self.hits[query_id][0] if query_id in self.hits else ()
+
+    def scores(self, query_id: str) -> npt.NDArray[np.float32]:
+        """Scores beside `ids`, float32 [hits]."""
+        if query_id in self.hits:
+            return self.hits[query_id][1]
+        return np.zeros(0, np.float32)

@@ -1,0 +1,242 @@
+"""The encoder: the one place that knows prompts, pooling, precision, batching and truncation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from retrieval_ft.console import note, progress
+from retrieval_ft.encoder.batching import Tokens, pad, token_batches, tokenize
+from retrieval_ft.encoder.cache import EmbeddingCache, text_key
+from retrieval_ft.encoder.precision import (
+    Precision,
+    PrecisionName,
+    choose_device,
+    choose_precision,
+)
+from retrieval_ft.errors import DependencyError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Role = Literal["query", "passage"]
+
+_BLOCK = 16_384
+"""Texts that are tokenized, encoded and stored in the cache together."""
+_BUDGET = {"cpu": 4_096, "cuda": 131_072}
+"""Padded tokens of one batch. On CPU larger batches only leave the caches of the processor."""
+
+
+class Encoder:
+    """A loaded model that turns texts into L2-normalised float32 vectors.
+
+    Vectors of two encoders may be compared only if their `fingerprint`s are equal: sha256 over
+    weights, tokenizer, pooling, prompts and maximum length. `dimension` is the length of a vector.
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        *,
+        precision: Precision,
+        prompts: dict[Role, str] | None = None,
+        max_length: int | None = None,
+        cache_root: Path | None = None,
+    ) -> None:
+        self.model = model
+        self.precision = precision
+        self.device = torch.device(model.device)
+        self.prompts = prompts if prompts is not None else saved_prompts(model)
+        self.max_length = _maximum_length(model, max_length)
+        self.dimension = int(model.get_embedding_dimension())
+        self.pad_id = int(model.tokenizer.pad_token_id or 0)
+        self.token_budget = _BUDGET.get(self.device.type, _BUDGET["cpu"])
+        self._cache_root = cache_root
+        self._caches: dict[Role, EmbeddingCache] = {}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identity of the vectors; computed on first use, while the weights stay as they are."""
+        return fingerprint(self.model, prompts=self.prompts, max_length=self.max_length)
+
+    def tokenize(self, texts: Sequence[str], role: Role) -> Tokens:
+        """Tokenize texts as `encode` does, prompt and truncation included."""
+        return tokenize(self.model, texts, prompt=self.prompts[role], max_length=self.max_length)
+
+    def encode(self, texts: Sequence[str], *, role: Role) -> npt.NDArray[np.float32]:
+        """Encode texts in their role; a text seen before comes from the cache.
+
+        Returns:
+            float32 [n, dimension], L2-normalised, in the order of `texts`.
+        """
+        vectors = np.empty((len(texts), self.dimension), np.float32)
+        missing = np.arange(len(texts))
+        cache = self._cache(role)
+        keys = [text_key(text) for text in texts] if cache else []
+        if cache:
+            missing = cache.lookup(keys, vectors)
+        if len(missing) == 0:
+            return vectors
+        with progress(f"encoding {role} texts", len(missing)) as bar:
+            for start in range(0, len(missing), _BLOCK):
+                block = missing[start : start + _BLOCK]
+                tokens = self.tokenize([texts[i] for i in block], role)
+                vectors[block] = self._embed(tokens, advance=bar.advance)
+                if cache:
+                    cache.add([keys[i] for i in block], vectors[block])
+        return vectors
+
+    def serving_model(self) -> SentenceTransformer:
+        """The model itself, with this encoder's prompts and maximum length written into it."""
+        self.model.max_seq_length = self.max_length
+        self.model.prompts = {"query": self.prompts["query"], "document": self.prompts["passage"]}
+        return self.model
+
+    def truncated_share(self, texts: Sequence[str], role: Role) -> float:
+        """Share of texts that are longer than the maximum length and so are cut."""
+        return float(self.tokenize(texts, role).truncated.mean()) if texts else 0.0
+
+    def _embed(self, tokens: Tokens, *, advance: Callable[[int], None]) -> npt.NDArray[np.float32]:
+        out = np.empty((len(tokens.ids), self.dimension), np.float32)
+        pending = token_batches(tokens.lengths, budget=self.token_budget)[::-1]
+        with _inference(self.model):
+            while pending:
+                rows = pending.pop()
+                try:
+                    out[rows] = self._forward([tokens.ids[i] for i in rows])
+                except torch.OutOfMemoryError:
+                    if len(rows) == 1:
+                        raise
+                    torch.cuda.empty_cache()
+                    self.token_budget = max(1, self.token_budget // 2)
+                    note(f"out of memory: batches are now at most {self.token_budget:,} tokens")
+                    half = len(rows) // 2
+                    pending += [rows[half:], rows[:half]]
+                    continue
+                advance(len(rows))
+        return out
+
+    def _forward(self, rows: Sequence[npt.NDArray[np.int32]]) -> npt.NDArray[np.float32]:
+        features = pad(rows, pad_id=self.pad_id)
+        vectors = embed(self.model, features, self.precision)
+        return vectors.float().cpu().numpy()
+
+    def _cache(self, role: Role) -> EmbeddingCache | None:
+        if self._cache_root is None:
+            return None
+        if role not in self._caches:
+            name = f"{self.fingerprint[:32]}-{role}-{self.precision.name}"
+            self._caches[role] = EmbeddingCache(self._cache_root / name, dimension=self.dimension)
+        return self._caches[role]
+
+
+def load_model(path: Path, *, device: str = "auto") -> SentenceTransformer:
+    """Load a sentence-transformers folder, never running code that it brings.
+
+    Raises:
+        DependencyError: the folder cannot be read as a sentence-transformers model.
+    """
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    try:
+        return SentenceTransformer(
+            str(path),
+            device=str(choose_device(device)),
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise DependencyError(
+            f"{path}: cannot be loaded as an embedding model ({error}); a sentence-transformers "
+            "folder with safetensors weights and a tokenizer is needed"
+        ) from error
+
+
+def load_encoder(
+    path: Path,
+    *,
+    device: str = "auto",
+    precision: PrecisionName = "auto",
+    max_length: int | None = None,
+    query_prompt: str | None = None,
+    passage_prompt: str | None = None,
+    cache_root: Path | None = None,
+) -> Encoder:
+    """Load a model folder as an encoder; prompts not given are the ones saved in it."""
+    model = load_model(path, device=device)
+    saved = saved_prompts(model)
+    return Encoder(
+        model,
+        precision=choose_precision(precision, torch.device(model.device)),
+        prompts={
+            "query": saved["query"] if query_prompt is None else query_prompt,
+            "passage": saved["passage"] if passage_prompt is None else passage_prompt,
+        },
+        max_length=max_length,
+        cache_root=cache_root,
+    )
+
+
+def saved_prompts(model: SentenceTransformer) -> dict[Role, str]:
+    """The prompts a model was saved with: "query", and "document" or "passage"."""
+    prompts = model.prompts
+    return {
+        "query": prompts.get("query") or "",
+        "passage": prompts.get("document") or prompts.get("passage") or "",
+    }
+
+
+def embed(
+    model: SentenceTransformer, features: dict[str, torch.Tensor], precision: Precision
+) -> torch.Tensor:
+    """One forward pass: padded token ids to L2-normalised float32 vectors [rows, dimension]."""
+    device = torch.device(model.device)
+    on_device = {name: tensor.to(device, non_blocking=True) for name, tensor in features.items()}
+    with precision.autocast(device):
+        vectors: torch.Tensor = model(on_device)["sentence_embedding"]
+    return torch.nn.functional.normalize(vectors.float(), dim=-1)
+
+
+def fingerprint(model: SentenceTransformer, *, prompts: dict[Role, str], max_length: int) -> str:
+    """sha256 over weights, tokenizer, pooling, prompts and maximum length."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if tensor.is_floating_point():
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    state = json.loads(model.tokenizer.backend_tokenizer.to_str())
+    for volatile in ("truncation", "padding"):
+        state.pop(volatile, None)
+    modules = [
+        [type(module).__name__, str(getattr(module, "pooling_mode", ""))] for module in model
+    ]
+    facts = [state, modules, prompts, max_length]
+    digest.update(json.dumps(facts, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _maximum_length(model: SentenceTransformer, requested: int | None) -> int:
+    own = int(model.max_seq_length or 512)
+    return own if requested is None else min(requested, own)
+
+
+@contextmanager
+def _inference(model: SentenceTransformer) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)

@@ -1,0 +1,198 @@
+"""`report.md`: a results document for the people who decide, verdict first.
+
+Whatever a document holds as text (names, reasons, paths) is escaped, so that no name can break a
+table or smuggle in markup.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from retrieval_ft.evaluation.metrics import DEFINITIONS
+from retrieval_ft.evaluation.report import (
+    ABSENT,
+    COLUMNS,
+    Document,
+    interval,
+    label,
+    p_value,
+    signed,
+    systems_header,
+    systems_rows,
+)
+
+_SPECIAL = re.compile(r"([\\`*_~|<>\[\]&$#])")
+
+_COLUMNS: Mapping[str, str] = {**COLUMNS, "precision@10": "P@10", "map": "MAP"}
+
+_DATASET_COUNTS: Mapping[str, str] = {
+    "passages": "passages",
+    "train_queries": "train queries",
+    "train_pairs": "train pairs",
+    "dev_queries": "dev queries",
+    "test_queries": "test queries",
+}
+
+
+def escape(text: object) -> str:
+    """One line of text with every character that Markdown would act on escaped."""
+    return _SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
+
+
+def _fence(text: str) -> str:
+    """A code block whose fence is longer than any run of backticks in the text."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    marks = "`" * max(3, longest + 1)
+    return f"{marks}\n{text}\n{marks}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
+    """A table from escaped cells; the first `left` columns are aligned left, the others right."""
+    rule = [":---" if i < left else "---:" for i in range(len(header))]
+    return ["| " + " | ".join(row) + " |" for row in (header, rule, *rows)]
+
+
+def _value(value: Any) -> str:
+    """A setting or a count, of whatever type, for people."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{escape(key)} {_value(one)}" for key, one in value.items()) or "none"
+    return escape(value)
+
+
+def _bullets(facts: Mapping[str, Any]) -> list[str]:
+    return [f"- {escape(str(name).replace('_', ' '))}: {_value(v)}" for name, v in facts.items()]
+
+
+def _measured(document: Document) -> list[str]:
+    facts: dict[str, Any] = {}
+    if dataset := document.get("dataset"):
+        counts = [
+            f"{dataset[key]:,} {name}" for key, name in _DATASET_COUNTS.items() if key in dataset
+        ]
+        facts["dataset"] = ", ".join([str(dataset.get("name", ABSENT)), *counts])
+    if "base" in document:
+        facts["base model"] = document["base"]
+    facts["run"] = document["run"]
+    if shares := document.get("truncation"):
+        facts["texts cut at the maximum length"] = ", ".join(
+            f"{role} {share:.1%}" for role, share in shares.items()
+        )
+    return ["## What was measured", "", *_bullets(facts)]
+
+
+def _systems(document: Document) -> list[str]:
+    rows = [[escape(cell) for cell in row] for row in systems_rows(document, _COLUMNS)]
+    return [
+        "## Systems",
+        "",
+        "Test split, every query ranked against the whole corpus.",
+        "",
+        *_table([escape(cell) for cell in systems_header(_COLUMNS)], rows, left=1),
+    ]
+
+
+def _differences(document: Document) -> list[str]:
+    rows = []
+    for found in document["differences"]:
+        counts = "/".join(str(found.get(key, ABSENT)) for key in ("wins", "ties", "losses"))
+        rows.append(
+            [
+                escape(label(found["system"])),
+                escape(label(found["against"])),
+                escape(found["metric"]),
+                signed(found["delta"]),
+                escape(interval(found["ci"])),
+                p_value(found.get("p")),
+                p_value(found.get("p_holm")),
+                counts,
+            ]
+        )
+    if not rows:
+        return []
+    header = ["system", "against", "metric", "Δ", "95% CI", "p", "p (Holm)", "win/tie/loss"]
+    return [
+        "## Differences",
+        "",
+        "Δ is the mean difference per query. 95% CI: paired bootstrap, percentile. p: paired "
+        "sign-flip test, two-sided; p (Holm): adjusted for all rows of this table.",
+        "",
+        *_table(header, rows, left=3),
+    ]
+
+
+def _choices(document: Document) -> list[str]:
+    choices = document.get("choices")
+    if not choices:
+        return []
+    return [
+        "## Choices",
+        "",
+        "Whatever was chosen among candidates was chosen on the dev split; the test split was "
+        "looked at once, for the tables above.",
+        "",
+        *_bullets(choices),
+    ]
+
+
+def _account(document: Document, key: str, title: str) -> list[str]:
+    facts = document.get(key)
+    return [f"## {title}", "", *_bullets(facts)] if facts else []
+
+
+def _stages(document: Document) -> list[str]:
+    stages = document["stages"]
+    if not stages:
+        return []
+    rows = [
+        [escape(stage["name"]), f"{stage['seconds']:.1f}", "yes" if stage["cached"] else "no"]
+        for stage in stages
+    ]
+    rows.append(["all", f"{sum(stage['seconds'] for stage in stages):.1f}", ""])
+    return ["## Stages", "", *_table(["stage", "seconds", "cached"], rows, left=1)]
+
+
+def _definitions(document: Document) -> list[str]:
+    kinds = {metric.partition("@")[0] for means in document["systems"].values() for metric in means}
+    names = {"recall": "R@k, recall@k", "ndcg": "nDCG@k", "mrr": "MRR@k", "precision": "P@k"}
+    lines = [f"- {names.get(k, k.upper())}: {DEFINITIONS[k]}." for k in DEFINITIONS if k in kinds]
+    if not lines:
+        return []
+    return [
+        "## Metrics",
+        "",
+        "Means over all judged queries; a query without results counts 0. A passage is relevant "
+        "where its grade is above 0.",
+        "",
+        *lines,
+    ]
+
+
+def _command(document: Document) -> list[str]:
+    command = document.get("command")
+    return ["## Made by", "", _fence(str(command))] if command else []
+
+
+def report_markdown(document: Document) -> str:
+    """Render a results document as GitHub-flavoured Markdown, the verdict in its first line."""
+    sections = [
+        [f"# Verdict: {escape(document['verdict'])}"],
+        [f"Reason: {escape(document['reason'])}"] if document.get("reason") else [],
+        _measured(document),
+        _systems(document),
+        _differences(document),
+        _choices(document),
+        _account(document, "mining", "Mining"),
+        _account(document, "training", "Training"),
+        _stages(document),
+        _definitions(document),
+        _command(document),
+    ]
+    return "\n\n".join("\n".join(section) for section in sections if section) + "\n"

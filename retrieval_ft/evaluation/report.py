@@ -1,0 +1,134 @@
+"""The systems table of a results document: for a terminal, for a pipe, and as cells for report.md.
+
+A results document is the `--json` of the main job. Only `verdict`, `run`, `systems`,
+`differences` and `stages` are always there; a figure that is absent is shown as "-".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+Document = Mapping[str, Any]
+
+GATE_METRIC = "recall@10"
+ABSENT = "-"
+
+_LABELS: Mapping[str, str] = {
+    "bm25": "BM25",
+    "base_dense": "base dense",
+    "base_hybrid": "base hybrid",
+    "tuned_dense": "tuned dense",
+    "tuned_hybrid": "tuned hybrid",
+}
+COLUMNS: Mapping[str, str] = {
+    "recall@1": "R@1",
+    "recall@5": "R@5",
+    "recall@10": "R@10",
+    "recall@20": "R@20",
+    "recall@50": "R@50",
+    "recall@100": "R@100",
+    "ndcg@10": "nDCG@10",
+    "mrr@10": "MRR@10",
+}
+"""Metrics that fit a terminal, with their headings."""
+
+
+def label(system: str) -> str:
+    """A system's name for people: `base_dense` -> `base dense`."""
+    return _LABELS.get(system, system.replace("_", " "))
+
+
+def figure(value: float | None) -> str:
+    """A metric in [0, 1] to three places without the leading zero: `.691`."""
+    return ABSENT if value is None else f"{value:.3f}".removeprefix("0")
+
+
+def signed(value: float | None) -> str:
+    """A difference to three places with its sign: `+.021`; what rounds to nothing is `+.000`."""
+    if value is None:
+        return ABSENT
+    rounded = round(value, 3) + 0.0  # no -0.0
+    return f"{rounded:+.3f}".replace("0.", ".", 1) if abs(rounded) < 1 else f"{rounded:+.3f}"
+
+
+def interval(ci: Sequence[float] | None) -> str:
+    """The two ends of an interval: `[+.010, +.032]`."""
+    return ABSENT if ci is None else f"[{signed(ci[0])}, {signed(ci[1])}]"
+
+
+def p_value(p: float | None) -> str:
+    """A p value to four places."""
+    return ABSENT if p is None else f"{p:.4f}"
+
+
+def _against_base(document: Document, system: str) -> Mapping[str, Any] | None:
+    """The difference of a system to its base at the gate's metric; the base of its kind first."""
+    kind = f"base_{system.partition('_')[2]}"
+    rows = [
+        row
+        for row in document["differences"]
+        if row["system"] == system
+        and row["metric"] == GATE_METRIC
+        and row["against"].startswith("base_")
+    ]
+    return min(rows, key=lambda row: bool(row["against"] != kind), default=None)
+
+
+def systems_header(columns: Mapping[str, str] = COLUMNS) -> list[str]:
+    """Headings of the systems table, for metrics with their headings."""
+    return ["system", *columns.values(), "Δ R@10 vs base [95% CI]", "p"]
+
+
+def systems_rows(document: Document, columns: Mapping[str, str] = COLUMNS) -> list[list[str]]:
+    """Cells of the systems table: the five known systems first, then others as they come."""
+    systems: Mapping[str, Mapping[str, float]] = document["systems"]
+    known = [name for name in _LABELS if name in systems]
+    rows = []
+    for name in [*known, *(name for name in systems if name not in _LABELS)]:
+        row = [label(name), *(figure(systems[name].get(metric)) for metric in columns)]
+        found = _against_base(document, name)
+        if found is None:
+            row += ["", ""]
+        else:
+            row += [f"{signed(found['delta'])} {interval(found['ci'])}", p_value(found.get("p"))]
+        rows.append(row)
+    return rows
+
+
+def verdict_line(document: Document) -> str:
+    """The verdict with its reason, on one line."""
+    reason = " ".join(str(document.get("reason", "")).split())
+    return f"{document['verdict']}: {reason}" if reason else str(document["verdict"])
+
+
+def systems_table(document: Document) -> Table:
+    """The systems of a results document as a table for a terminal."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=0)
+    last = len(COLUMNS)
+    for i, heading in enumerate(systems_header()):
+        # Headings take two lines, so that all columns fit 80 characters; where there are fewer,
+        # the column of intervals folds.
+        text = heading.replace("@", "\n@") if i <= last else heading.replace(" [", "\n[")
+        table.add_column(text, justify="right" if i else "left", no_wrap=i != last + 1)
+    for row in systems_rows(document):
+        table.add_row(*map(Text, row))  # Text: brackets in a name or an interval are no markup
+    return table
+
+
+def systems_text(document: Document) -> str:
+    """The same table in plain aligned columns, for what is no terminal; ends with a line break."""
+    rows = [systems_header(), *systems_rows(document)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,48 @@
+"""The model card: what the model is, how it was made, and how each stack must call it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def model_card(
+    *,
+    base: str,
+    dataset: str,
+    query_prompt: str,
+    max_length: int,
+    facts: Mapping[str, object],
+) -> str:
+    """Return README.md of an exported model.
+
+    Args:
+        base: name of the base model.
+        dataset: what it was tuned on.
+        query_prompt: saved in the model; serving must put it before each query.
+        max_length: tokens at which texts are cut.
+        facts: how it was made, label to value.
+    """
+    rows = "\n".join(f"| {label} | {value} |" for label, value in facts.items())
+    return f"""---
+library_name: sentence-transformers
+pipeline_tag: sentence-similarity
+tags: [sentence-transformers, retrieval_ft, feature-extraction]
+---
+# {base} tuned on {dataset}
+
+A text embedder for retrieval, fine-tuned by retrieval_ft. Vectors are L2-normalised; texts over
+{max_length} tokens are cut. Queries carry the prompt {query_prompt!r}, passages none.
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("PATH/TO/THIS/FOLDER")
+queries = model.encode(["a question"], prompt_name="query")
+passages = model.encode(["a passage"], prompt_name="document")
+scores = queries @ passages.T
+```
+
+| how it was made | |
+|---|---|
+{rows}
+"""

@@ -1,0 +1,137 @@
+"""`--dry-run`: what a run would do, from a look at the data and a second of the model; no writes."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from retrieval_ft import config as configs
+from retrieval_ft.config import Config
+from retrieval_ft.console import stdout
+from retrieval_ft.dataset import Qrels, Ranking
+from retrieval_ft.index import rank_lexical
+from retrieval_ft.mining import mine
+from retrieval_ft.pipeline.prepare import read_checked
+from retrieval_ft.pipeline.workbench import Workbench, encoder_of
+
+_TRIPLETS = 3
+_SAMPLE = 200
+_TRAIN_COST = 3.5
+"""Forward and backward of a token, in forwards."""
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """Resolved config, counts, lengths and truncation, steps, time estimate, first triplets."""
+    dataset, account = read_checked(config)
+    bench = Workbench(config, dataset)
+    encoder = encoder_of(bench.base_path, config.model, cached=False)
+    corpus, training = dataset.corpus, config.training
+    lengths = {
+        "passage": encoder.tokenize(corpus.passages, "passage"),
+        "query": encoder.tokenize(dataset.queries.texts, "query"),
+    }
+    pairs = dataset.qrels["train"].pair_count
+    steps = training.epochs * -(-pairs // training.batch_size)
+    mean = {role: float(tokens.lengths.mean()) for role, tokens in lengths.items()}
+    cut = min(training.max_length, encoder.max_length)
+    passage = float(np.minimum(lengths["passage"].lengths, cut).mean())
+    trained = (
+        training.epochs * pairs * (mean["query"] + passage * (1 + training.negatives_per_query))
+    )
+    pool = min(len(corpus), training.dev_passages)
+    encoded = 2 * mean["passage"] * len(corpus) + 2 * mean["query"] * len(dataset.queries)
+    encoded += (training.evaluations + 2) * pool * mean["passage"]
+    speed = _forward_tokens_per_second(encoder, bench)
+    return {
+        "schema_version": 1,
+        "config": config.model_dump(mode="json"),
+        "dataset": account,
+        "tokens": {
+            role: {
+                "mean": round(mean[role], 1),
+                "p50": int(np.median(tokens.lengths)),
+                "p95": int(np.quantile(tokens.lengths, 0.95)),
+                "truncated_share": round(float(tokens.truncated.mean()), 4),
+            }
+            for role, tokens in lengths.items()
+        },
+        "steps": steps,
+        "precision": encoder.precision.reason,
+        "estimate": {
+            "tokens_per_second": round(speed),
+            "minutes": round((trained * _TRAIN_COST + encoded) / speed / 60, 1),
+        },
+        "first_triplets": _triplets(bench, encoder),
+    }
+
+
+def _forward_tokens_per_second(encoder: Any, bench: Workbench) -> float:
+    sample = bench.dataset.corpus.passages[:_SAMPLE]
+    tokens = int(encoder.tokenize(sample, "passage").lengths.sum())
+    encoder.encode(sample[:8], role="passage")
+    started = time.monotonic()
+    encoder.encode(sample, role="passage")
+    return tokens / (time.monotonic() - started)
+
+
+def _triplets(bench: Workbench, encoder: Any) -> list[dict[str, str]]:
+    """Triplets of the first train queries, from BM25 candidates and a sample of the corpus."""
+    dataset, config = bench.dataset, bench.config
+    ids = dataset.qrels["train"].query_ids[:_TRIPLETS]
+    queries = dataset.queries.select(ids)
+    bm25 = rank_lexical(bench.lexical, queries, k=config.mining.depth)
+    wanted = dict.fromkeys(
+        p for q in ids for p in (*dataset.qrels["train"].relevant(q), *bm25.ids(q))
+    )
+    wanted.update(dict.fromkeys(dataset.corpus.ids[:_SAMPLE]))
+    corpus = dataset.corpus.select(wanted)
+    mined = mine(
+        corpus,
+        queries,
+        qrels=Qrels({q: dataset.qrels["train"].grades[q] for q in ids}),
+        dense=Ranking({}),
+        bm25=bm25,
+        query_vectors=encoder.encode(queries.texts, role="query"),
+        passage_vectors=encoder.encode(corpus.passages, role="passage"),
+        config=config.mining,
+        seed=config.seed,
+    )
+    text_of = dict(zip(corpus.ids, corpus.passages, strict=True))
+    return [
+        {
+            "query": queries.text_of[pair.query_id],
+            "positive": text_of[pair.positive_id],
+            "negative": text_of[pair.negatives[0].passage_id] if pair.negatives else "",
+        }
+        for pair in mined.pairs.items[:_TRIPLETS]
+    ]
+
+
+def plan_words(plan: dict[str, Any]) -> None:
+    """Print what `describe` found."""
+    out = stdout()
+    config = configs.from_mapping(plan["config"], source="dry run")
+    out.print(configs.dump(config), markup=False)
+    sizes = {k: v for k, v in plan["dataset"].items() if k not in ("dropped", "carved")}
+    out.print(f"dataset: {', '.join(f'{k} {v}' for k, v in sizes.items())}", markup=False)
+    for word in ("dropped", "carved"):
+        if plan["dataset"][word]:
+            out.print(f"{word}: {plan['dataset'][word]}", markup=False)
+    for role, found in plan["tokens"].items():
+        out.print(
+            f"{role} tokens: mean {found['mean']}, median {found['p50']}, 95% {found['p95']}; "
+            f"{found['truncated_share']:.1%} are cut",
+            markup=False,
+        )
+    estimate = plan["estimate"]
+    out.print(
+        f"{plan['steps']} steps; about {estimate['minutes']} minutes here, from "
+        f"{estimate['tokens_per_second']:,} tokens a second encoded ({plan['precision']})",
+        markup=False,
+    )
+    for number, triplet in enumerate(plan["first_triplets"], start=1):
+        out.print(f"\ntriplet {number} (from a sample)", markup=False)
+        for side, text in triplet.items():
+            out.print(f"  {side}: {text[:200]}", markup=False)

@@ -1,0 +1,203 @@
+"""Stage 4: base and tuned on the whole corpus, fusion weights from dev, one look at test, the gate."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retrieval_ft import artifacts
+from retrieval_ft.dataset import Qrels, Ranking, Split
+from retrieval_ft.evaluation import (
+    PerQuery,
+    compare,
+    decide,
+    difference_rows,
+    evaluate,
+    write_trec_run,
+)
+from retrieval_ft.index import FusionSpec, depth_for, fuse
+from retrieval_ft.pipeline.run import Run, StageRecord
+from retrieval_ft.pipeline.train import CANDIDATE
+from retrieval_ft.pipeline.workbench import Workbench, encoder_of
+
+if TYPE_CHECKING:
+    from retrieval_ft.encoder.encoder import Encoder
+
+GATE_METRIC = "recall@10"
+VERDICT = "verdict.json"
+MODEL = "model"
+_FOLDER = "eval"
+_WEIGHTS = [step / 20 for step in range(21)]
+_COMPARED = (
+    ("tuned_dense", "base_dense"),
+    ("tuned_hybrid", "base_hybrid"),
+    ("tuned_hybrid", "bm25"),
+    ("tuned_hybrid", "tuned_dense"),
+)
+
+
+@dataclass(frozen=True)
+class Systems:
+    """Rankings of the systems of one encoder on one split, and the fusion between them."""
+
+    dense: Ranking
+    hybrid: Ranking
+    fusion: FusionSpec
+
+
+def choose_fusion(lexical: Ranking, dense: Ranking, qrels: Qrels, *, k: int) -> FusionSpec:
+    """The fusion with the best recall@10 + nDCG@10 on dev: RRF, or convex at one of 21 weights.
+
+    Of equals the one nearest to even weights is taken.
+    """
+
+    def merit(spec: FusionSpec) -> tuple[float, float]:
+        fused = fuse(lexical, dense, spec=spec, k=k)
+        found = evaluate(fused, qrels, metrics=("recall@10", "ndcg@10"))
+        return found.mean("recall@10") + found.mean("ndcg@10"), -abs(spec.dense_weight - 0.5)
+
+    convex = [FusionSpec(method="convex", dense_weight=weight) for weight in _WEIGHTS]
+    return max([FusionSpec(method="rrf"), *convex], key=merit)
+
+
+def rank_systems(bench: Workbench, encoder: Encoder) -> Systems:
+    """Rank the test queries by an encoder and by its hybrid with BM25.
+
+    The fusion is chosen on dev; a dataset without dev gets RRF.
+    """
+    k = bench.config.evaluation.depth
+    depth = depth_for(k)
+    index = bench.dense(encoder)
+
+    def sides(split: Split) -> tuple[Ranking, Ranking]:
+        queries = bench.dataset.queries_of(split)
+        dense = bench.dense_ranking(encoder, index, queries, k=depth)
+        return bench.lexical_ranking(split, k=depth), dense
+
+    fusion = FusionSpec()
+    if "dev" in bench.dataset.qrels:
+        fusion = choose_fusion(*sides("dev"), bench.dataset.qrels["dev"], k=k)
+    lexical, dense = sides("test")
+    return Systems(_cut(dense, k), fuse(lexical, dense, spec=fusion, k=k), fusion)
+
+
+def evaluate_run(run: Run, bench: Workbench, trained: StageRecord) -> StageRecord:
+    """Measure base and candidate on test, pass judgement, and put the winner into `model/`."""
+    config = run.config
+    return run.stage(
+        "evaluate",
+        inputs={
+            "trained": trained.digest,
+            "model": bench.base_digest,
+            "lexical": config.lexical.model_dump(mode="json"),
+            "evaluation": config.evaluation.model_dump(mode="json"),
+            "seed": config.seed,
+        },
+        outputs=[_FOLDER, VERDICT, MODEL],
+        work=lambda _: _work(run, bench),
+    )
+
+
+def _work(run: Run, bench: Workbench) -> dict[str, Any]:
+    config, qrels = run.config, bench.dataset.qrels["test"]
+    tuned_encoder = encoder_of(run.folder / CANDIDATE, config.model)
+    base, tuned = rank_systems(bench, bench.base), rank_systems(bench, tuned_encoder)
+    k = config.evaluation.depth
+    rankings = {
+        "bm25": _cut(bench.lexical_ranking("test", k=k), k),
+        "base_dense": base.dense,
+        "base_hybrid": base.hybrid,
+        "tuned_dense": tuned.dense,
+        "tuned_hybrid": tuned.hybrid,
+    }
+    per_query = {name: evaluate(ranking, qrels) for name, ranking in rankings.items()}
+    rows = difference_rows(
+        per_query,
+        _COMPARED,
+        metrics=(GATE_METRIC, "ndcg@10"),
+        seed=config.seed,
+        resamples=config.evaluation.resamples,
+    )
+    dense, hybrid = (
+        compare(
+            per_query[f"tuned_{kind}"],
+            per_query[f"base_{kind}"],
+            metric=GATE_METRIC,
+            seed=config.seed,
+            resamples=config.evaluation.resamples,
+        )
+        for kind in ("dense", "hybrid")
+    )
+    verdict = decide(dense, hybrid, metric=GATE_METRIC)
+    promoted = verdict.verdict == "promote"
+    facts = {
+        "verdict": verdict.verdict,
+        "reason": verdict.rule,
+        "systems": {name: found.means() for name, found in per_query.items()},
+        "differences": rows,
+        "choices": {
+            "base_fusion": asdict(base.fusion),
+            "tuned_fusion": asdict(tuned.fusion),
+            "lexical": bench.lexical.spec.describe(),
+        },
+        "promoted": "tuned" if promoted else "base",
+    }
+    _write(run.folder / _FOLDER, rankings, per_query, facts)
+    _promote(run, bench, tuned=promoted)
+    artifacts.write_json(
+        run.folder / VERDICT,
+        {
+            "schema_version": 1,
+            "verdict": verdict.verdict,
+            "reason": verdict.rule,
+            "differences": rows,
+        },
+    )
+    return facts
+
+
+def _promote(run: Run, bench: Workbench, *, tuned: bool) -> None:
+    target = run.folder / MODEL
+    if tuned:
+        with artifacts.atomic_folder(target) as fresh:
+            shutil.copytree(run.folder / CANDIDATE, fresh, dirs_exist_ok=True)
+        return
+    from retrieval_ft.export.card import model_card
+    from retrieval_ft.export.model import export_model
+
+    card = model_card(
+        base=run.config.model.base,
+        dataset=f"{bench.dataset.name}: not better, so this is the base itself",
+        query_prompt=bench.base.prompts["query"],
+        max_length=bench.base.max_length,
+        facts={"weights": "those of the base model"},
+    )
+    export_model(bench.base.serving_model(), target, card=card)
+
+
+def _write(
+    folder: Path,
+    rankings: Mapping[str, Ranking],
+    per_query: Mapping[str, PerQuery],
+    facts: Mapping[str, Any],
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with artifacts.atomic_folder(folder) as fresh:
+        for name, ranking in rankings.items():
+            write_trec_run(fresh / f"{name}.trec", ranking, tag=name)
+        artifacts.write_json(fresh / "metrics.json", facts)
+        tables = []
+        for name, found in per_query.items():
+            columns = {"system": [name] * len(found.query_ids), "query_id": list(found.query_ids)}
+            tables.append(pa.table({**columns, **found.values}))
+        with artifacts.atomic_open(fresh / "per_query.parquet") as file:
+            pq.write_table(pa.concat_tables(tables), file)
+
+
+def _cut(ranking: Ranking, k: int) -> Ranking:
+    return Ranking({q: (ids[:k], scores[:k]) for q, (ids, scores) in ranking.hits.items()})

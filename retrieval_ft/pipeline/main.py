@@ -1,0 +1,119 @@
+"""The main job, top to bottom: prepare > mine > train > evaluate > index > report."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from retrieval_ft import __version__, artifacts
+from retrieval_ft.config import Config
+from retrieval_ft.evaluation import report_markdown
+from retrieval_ft.pipeline.evaluate import evaluate_run
+from retrieval_ft.pipeline.index import index_run
+from retrieval_ft.pipeline.mine import mine_pairs
+from retrieval_ft.pipeline.prepare import prepare
+from retrieval_ft.pipeline.run import Run, StageRecord, open_run
+from retrieval_ft.pipeline.train import train
+from retrieval_ft.pipeline.workbench import Workbench
+
+_PACKAGES = ("torch", "sentence-transformers", "transformers", "faiss-cpu", "numpy", "rank-bm25")
+
+
+def run_all(config: Config, *, resume: bool, command: str) -> dict[str, Any]:
+    """Do every stage that is not done yet and return the document that `--json` prints."""
+    with open_run(config, resume=resume) as run:
+        artifacts.write_json(run.folder / "env.json", environment())
+        # 1. What is trained and measured on, checked and split.
+        dataset, prepared = prepare(run)
+        bench = Workbench(config, dataset)
+        # 2. Hard negatives for every train pair.
+        pairs, mined = mine_pairs(run, bench, prepared)
+        # 3. The candidate; checkpoint and soup are chosen on dev.
+        trained = train(run, bench, pairs, mined)
+        # 4. One look at test; the winner goes to model/.
+        evaluated = evaluate_run(run, bench, trained)
+        # 5. Its index. After the gate, since the index belongs to the promoted embedder.
+        index_run(run, bench, prepared, evaluated)
+        # 6. What a person reads.
+        return _report(run, command, prepared, mined, trained, evaluated)
+
+
+def run_mining(config: Config) -> dict[str, Any]:
+    """Do the first two stages only."""
+    with open_run(config, resume=False) as run:
+        dataset, prepared = prepare(run)
+        _, mined = mine_pairs(run, Workbench(config, dataset), prepared)
+        return {
+            "schema_version": 1,
+            "run": str(run.folder),
+            "dataset": _sizes(prepared),
+            "mining": dict(mined.facts),
+            "stages": run.timings,
+        }
+
+
+def environment() -> dict[str, Any]:
+    """What the figures of a run depend on besides its inputs."""
+    return {
+        "retrieval_ft": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": {name: version(name) for name in _PACKAGES},
+        "variables": {
+            name: os.environ[name]
+            for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "CUDA_VISIBLE_DEVICES")
+            if name in os.environ
+        },
+    }
+
+
+def _report(
+    run: Run,
+    command: str,
+    prepared: StageRecord,
+    mined: StageRecord,
+    trained: StageRecord,
+    evaluated: StageRecord,
+) -> dict[str, Any]:
+    facts = evaluated.facts
+    document: dict[str, Any] = {
+        "schema_version": 1,
+        "verdict": facts["verdict"],
+        "reason": facts["reason"],
+        "run": str(run.folder),
+        "dataset": _sizes(prepared),
+        "base": run.config.model.base,
+        "systems": facts["systems"],
+        "differences": facts["differences"],
+        "choices": {"soup_alpha": trained.facts["soup_alpha"], **facts["choices"]},
+        "mining": {key: mined.facts[key] for key in ("pairs", "negatives", "origin", "dropped")},
+        "training": _numbers(trained.facts),
+        "truncation": mined.facts["truncation"],
+        "command": command,
+    }
+
+    def work(_: str) -> dict[str, Any]:
+        whole = {**document, "stages": run.timings}
+        artifacts.write_text(run.folder / "report.md", report_markdown(whole))
+        artifacts.write_json(run.folder / "report.json", whole)
+        return {}
+
+    run.stage(
+        "report",
+        inputs={"document": {key: value for key, value in document.items() if key != "command"}},
+        outputs=["report.md", "report.json"],
+        work=work,
+    )
+    return {**document, "stages": run.timings}
+
+
+def _sizes(prepared: StageRecord) -> dict[str, Any]:
+    return {k: v for k, v in prepared.facts.items() if k not in ("dropped", "carved")}
+
+
+def _numbers(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in facts.items() if isinstance(value, int | float | str)}

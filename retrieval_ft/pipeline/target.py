@@ -1,0 +1,51 @@
+"""What a command was pointed at: a config file, a run directory or a dataset folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from retrieval_ft import config as configs
+from retrieval_ft.config import Config
+from retrieval_ft.errors import ConfigError
+from retrieval_ft.pipeline.run import CONFIG
+
+DEFAULT = Path("configs/quickstart.yaml")
+
+
+def is_run(target: Path) -> bool:
+    """Whether a path is a run directory."""
+    return (target / CONFIG).is_file()
+
+
+def resolve_config(
+    target: Path | None, overrides: Sequence[str], *, name: str | None = None
+) -> Config:
+    """The configuration that a target and overrides mean.
+
+    A YAML file is read as it is; a run directory gives the config it was run with; a dataset folder
+    gives the defaults on that dataset.
+
+    Raises:
+        ConfigError: the target is none of these, or the configuration is not valid.
+    """
+    changes = [*overrides, *([f"name={name}"] if name else [])]
+    if target is None:
+        if not DEFAULT.is_file():
+            raise ConfigError(
+                f"{DEFAULT} is not below this folder; name a config, a run or a dataset folder"
+            )
+        return configs.load(DEFAULT, changes)
+    if target.is_file():
+        return configs.load(target, changes)
+    if is_run(target):
+        return configs.load(target / CONFIG, changes)
+    if target.is_dir():
+        raw = {"name": _run_name(target), "data": {"path": str(target)}}
+        return configs.from_mapping(raw, changes, source=str(target))
+    raise ConfigError(f"{target}: no such config file, run directory or dataset folder")
+
+
+def _run_name(folder: Path) -> str:
+    kept = "".join(c if c.isalnum() or c in "._-" else "-" for c in folder.resolve().name)
+    return kept.strip("._-") or "run"

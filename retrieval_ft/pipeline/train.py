@@ -1,0 +1,230 @@
+"""Stage 3: fine-tune the base on the mined pairs; checkpoint and soup are chosen on dev."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retrieval_ft import artifacts
+from retrieval_ft.console import note
+from retrieval_ft.dataset import Corpus, Pairs, Qrels, Queries
+from retrieval_ft.evaluation import evaluate
+from retrieval_ft.index import DenseIndex, rank_dense
+from retrieval_ft.pipeline.run import Run, StageRecord
+from retrieval_ft.pipeline.workbench import Workbench, encoder_of
+
+if TYPE_CHECKING:
+    from retrieval_ft.encoder.encoder import Encoder
+    from retrieval_ft.training.fit import FitResult
+
+CANDIDATE = "checkpoints/tuned"
+LOG = "checkpoints/log.jsonl"
+_STEPS = "checkpoints/steps"
+_METRIC = "recall@10"
+_DEPTH = 50
+
+
+@dataclass(frozen=True)
+class DevPool:
+    """Dev queries and the passages they are scored against while training."""
+
+    corpus: Corpus
+    queries: Queries
+    qrels: Qrels
+
+    def score(self, encoder: Encoder) -> dict[str, float]:
+        """Dense recall@10 and nDCG@10; `score` is the recall, nDCG deciding between equals."""
+        index = DenseIndex.build(
+            self.corpus.ids, encoder.encode(self.corpus.passages, role="passage")
+        )
+        vectors = encoder.encode(self.queries.texts, role="query")
+        ranking = rank_dense(index, self.queries, vectors, k=10)
+        found = evaluate(ranking, self.qrels, metrics=(_METRIC, "ndcg@10"))
+        recall, ndcg = found.mean(_METRIC), found.mean("ndcg@10")
+        return {"score": recall + ndcg / 1000, "recall@10": recall, "ndcg@10": ndcg}
+
+
+def dev_pool(bench: Workbench, *, size: int) -> DevPool:
+    """The whole corpus where it is small enough; else what matters most of it.
+
+    That is every relevant passage of a dev query, the candidates of the base model and of BM25 for
+    them, and passages drawn at random up to `size`.
+    """
+    dataset = bench.dataset
+    corpus, queries, qrels = dataset.corpus, dataset.queries_of("dev"), dataset.qrels["dev"]
+    if len(corpus) <= size:
+        return DevPool(corpus, queries, qrels)
+    dense = bench.dense_ranking(bench.base, bench.dense(bench.base), queries, k=_DEPTH)
+    bm25 = bench.lexical_ranking("dev", k=_DEPTH)
+    chosen: dict[str, None] = {}
+    for query_id in queries.ids:
+        chosen.update(dict.fromkeys(sorted(qrels.relevant(query_id))))
+    for query_id in queries.ids:
+        chosen.update(dict.fromkeys(dense.ids(query_id) + bm25.ids(query_id)))
+    generator = np.random.default_rng(bench.config.seed)
+    for row in generator.permutation(len(corpus)).tolist():
+        if len(chosen) >= size:
+            break
+        chosen.setdefault(corpus.ids[row])
+    return DevPool(corpus.select(chosen), queries, qrels)
+
+
+def train(run: Run, bench: Workbench, pairs: Pairs, mined: StageRecord) -> StageRecord:
+    """Fine-tune, choose on dev, and leave the candidate in `checkpoints/tuned`."""
+    config = run.config
+    return run.stage(
+        "train",
+        inputs={
+            "mined": mined.digest,
+            "model": bench.base_digest,
+            "training": config.training.model_dump(mode="json"),
+            "seed": config.seed,
+        },
+        outputs=[CANDIDATE, LOG],
+        work=lambda key: _work(run, bench, pairs, key),
+    )
+
+
+def _work(run: Run, bench: Workbench, pairs: Pairs, key: str) -> dict[str, Any]:
+    from retrieval_ft.export.model import check_exportable, export_model
+
+    config = run.config
+    pool = dev_pool(bench, size=config.training.dev_passages)
+    encoder = encoder_of(bench.base_path, config.model, cached=False)
+    check_exportable(encoder.model)
+    base_dev = pool.score(encoder)
+    before = {name: tensor.clone() for name, tensor in encoder.model.state_dict().items()}
+    fitted, work_done = _fit(run, bench, pairs, encoder, pool, key)
+    alpha, curve = _soup(encoder, pool, before, config.training.soup_alphas)
+    facts = {
+        **work_done,
+        "steps": fitted.steps,
+        "planned_steps": fitted.planned_steps,
+        "best_step": fitted.best_step,
+        "fit_seconds": round(fitted.seconds, 1),
+        "dev_base": base_dev,
+        "soup_alpha": alpha,
+        "soup_dev": curve,
+        "precision": encoder.precision.reason,
+    }
+    artifacts.write_jsonl(run.folder / LOG, fitted.log)
+    card = _card(run, bench, facts)
+    export_model(encoder.serving_model(), run.folder / CANDIDATE, card=card)
+    shutil.rmtree(run.folder / _STEPS, ignore_errors=True)
+    return facts
+
+
+def _fit(
+    run: Run, bench: Workbench, pairs: Pairs, encoder: Encoder, pool: DevPool, key: str
+) -> tuple[FitResult, dict[str, Any]]:
+    import psutil
+    import torch
+
+    from retrieval_ft.encoder.batching import tokenize
+    from retrieval_ft.training.fit import fit, graph_token_budget
+    from retrieval_ft.training.loss import Collator, MaskedInfoNCE
+    from retrieval_ft.training.plan import plan_batches
+
+    config, dataset = run.config, bench.dataset
+    training, model = config.training, encoder.model
+    length = min(training.max_length, encoder.max_length)
+    queries = dataset.queries_of("train")
+    plan = plan_batches(
+        pairs,
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        negatives_per_query=training.negatives_per_query,
+        seed=config.seed,
+    )
+    prompts = encoder.prompts
+    query_tokens = tokenize(model, queries.texts, prompt=prompts["query"], max_length=length)
+    passage_tokens = tokenize(
+        model, dataset.corpus.passages, prompt=prompts["passage"], max_length=length
+    )
+    free = psutil.virtual_memory().available
+    if encoder.device.type == "cuda":
+        free = torch.cuda.mem_get_info(encoder.device)[0]
+    budget = graph_token_budget(model, free_bytes=free, max_length=length)
+    collator = Collator(
+        query_tokens=dict(zip(queries.ids, query_tokens.ids, strict=True)),
+        passage_tokens=dict(zip(dataset.corpus.ids, passage_tokens.ids, strict=True)),
+        qrels=dataset.qrels["train"],
+        pad_id=encoder.pad_id,
+        token_budget=min(encoder.token_budget, training.graph_tokens or budget),
+    )
+    loss = MaskedInfoNCE(
+        model,
+        precision=encoder.precision,
+        temperature=training.temperature,
+        graph_tokens=training.graph_tokens or budget,
+    )
+    steps = run.folder / _STEPS
+    mark = steps / "key.txt"
+    resume = run.resume and mark.is_file() and mark.read_text(encoding="utf-8") == key
+    if not resume:
+        shutil.rmtree(steps, ignore_errors=True)
+        artifacts.write_text(mark, key)
+    note(f"training: {len(pairs):,} pairs, {plan.steps:,} steps, batch {training.batch_size}")
+    result = fit(
+        model,
+        plan,
+        collator=collator,
+        loss=loss,
+        dev=lambda: pool.score(encoder),
+        config=training,
+        folder=steps,
+        seed=config.seed,
+        resume=resume,
+    )
+    return result, {
+        "pairs": len(pairs),
+        "batch_size": training.batch_size,
+        "learning_rate": training.learning_rate,
+        "max_length": length,
+        "truncated_passages": float(passage_tokens.truncated.mean()),
+        "dev_passages": len(pool.corpus),
+    }
+
+
+def _soup(
+    encoder: Encoder, pool: DevPool, before: dict[str, Any], alphas: tuple[float, ...]
+) -> tuple[float, dict[str, float]]:
+    """Try less and less of the tuned weights on dev until it no longer helps; keep the best."""
+    from retrieval_ft.training.soup import mix
+
+    tuned = {name: tensor.clone() for name, tensor in encoder.model.state_dict().items()}
+    curve: dict[str, float] = {}
+    best_alpha, best_score = 1.0, -1.0
+    for alpha in sorted(alphas, reverse=True):
+        encoder.model.load_state_dict(mix(before, tuned, alpha=alpha))
+        found = pool.score(encoder)
+        curve[f"{alpha:g}"] = found[_METRIC]
+        note(f"soup alpha {alpha:g}: dev recall@10 {found[_METRIC]:.4f}")
+        if found["score"] <= best_score:
+            break
+        best_alpha, best_score = alpha, found["score"]
+    encoder.model.load_state_dict(mix(before, tuned, alpha=best_alpha))
+    return best_alpha, curve
+
+
+def _card(run: Run, bench: Workbench, facts: dict[str, Any]) -> str:
+    from retrieval_ft.export.card import model_card
+
+    return model_card(
+        base=run.config.model.base,
+        dataset=bench.dataset.name,
+        query_prompt=bench.base.prompts["query"],
+        max_length=bench.base.max_length,
+        facts={
+            "train pairs": facts["pairs"],
+            "steps": facts["steps"],
+            "learning rate": facts["learning_rate"],
+            "batch size": facts["batch_size"],
+            "share of tuned weights (soup alpha, chosen on dev)": facts["soup_alpha"],
+            "dev recall@10, base": round(facts["dev_base"][_METRIC], 4),
+            "dev recall@10, this model": round(max(facts["soup_dev"].values()), 4),
+        },
+    )

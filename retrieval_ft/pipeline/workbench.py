@@ -1,0 +1,103 @@
+"""What the stages share, loaded on first use: a run whose stages are all done loads no model."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retrieval_ft import artifacts
+from retrieval_ft.config import Config, LexicalConfig, ModelConfig
+from retrieval_ft.console import note
+from retrieval_ft.dataset import Dataset, Queries, Ranking, Split
+from retrieval_ft.index import DenseIndex, LexicalIndex, LexicalSpec, rank_dense, rank_lexical
+from retrieval_ft.models import resolve
+from retrieval_ft.packages import home
+
+if TYPE_CHECKING:
+    from retrieval_ft.encoder.encoder import Encoder
+
+
+class Workbench:
+    """A dataset, the base model and the indexes over them."""
+
+    def __init__(self, config: Config, dataset: Dataset) -> None:
+        self.config = config
+        self.dataset = dataset
+
+    @cached_property
+    def base_path(self) -> Path:
+        """The verified folder of the base model."""
+        return resolve(self.config.model.base).path
+
+    @cached_property
+    def base_digest(self) -> str:
+        """Identity of the base model's files and of how the config runs it."""
+        return model_digest(self.base_path, self.config.model)
+
+    @cached_property
+    def base(self) -> Encoder:
+        """The base model as an encoder, with the embedding cache."""
+        encoder = encoder_of(self.base_path, self.config.model)
+        note(f"model {self.config.model.base} on {encoder.device}, {encoder.precision.reason}")
+        return encoder
+
+    @cached_property
+    def lexical(self) -> LexicalIndex:
+        """BM25 over the whole corpus."""
+        corpus = self.dataset.corpus
+        return LexicalIndex.build(
+            corpus.ids, corpus.passages, spec=lexical_spec(self.config.lexical)
+        )
+
+    def dense(self, encoder: Encoder) -> DenseIndex:
+        """A Flat index over the corpus under an encoder."""
+        corpus = self.dataset.corpus
+        return DenseIndex.build(corpus.ids, encoder.encode(corpus.passages, role="passage"))
+
+    def lexical_ranking(self, split: Split, *, k: int) -> Ranking:
+        """BM25 ranking of a split's queries."""
+        return rank_lexical(self.lexical, self.dataset.queries_of(split), k=k)
+
+    def dense_ranking(
+        self, encoder: Encoder, index: DenseIndex, queries: Queries, *, k: int
+    ) -> Ranking:
+        """Dense ranking of queries under an encoder."""
+        return rank_dense(index, queries, encoder.encode(queries.texts, role="query"), k=k)
+
+
+def encoder_of(path: Path, config: ModelConfig, *, cached: bool = True) -> Encoder:
+    """Load a model folder as the config asks."""
+    from retrieval_ft.encoder.encoder import load_encoder
+
+    return load_encoder(
+        path,
+        device=config.device,
+        precision=config.precision,
+        max_length=config.max_length,
+        query_prompt=config.query_prompt,
+        passage_prompt=config.passage_prompt,
+        cache_root=embedding_cache() if cached else None,
+    )
+
+
+def embedding_cache() -> Path:
+    """Where vectors are kept between runs."""
+    return home() / "embeddings"
+
+
+def lexical_spec(config: LexicalConfig) -> LexicalSpec:
+    """BM25 as the config asks."""
+    return LexicalSpec(**config.model_dump())
+
+
+def model_digest(path: Path, config: ModelConfig) -> str:
+    """sha256 over a model's files (not its card) and the settings it runs under."""
+    files = {
+        file.relative_to(path).as_posix(): artifacts.sha256_file(file)
+        for pattern in ("*.safetensors", "*.json", "*.txt", "*/*.json", "*/*.safetensors")
+        for file in sorted(path.glob(pattern))
+        if file.name != artifacts.MANIFEST
+    }
+    settings: dict[str, Any] = config.model_dump(mode="json", exclude={"base"})
+    return artifacts.sha256_json({"files": files, "settings": settings})

@@ -1,0 +1,1 @@
+"""Contrastive fine-tuning on sentence-transformers' Trainer, and the soup of base and tuned."""

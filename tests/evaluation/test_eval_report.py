@@ -1,0 +1,300 @@
+import io
+import itertools
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from rich.console import Console
+
+from retrieval_ft.evaluation import DEFINITIONS, report_markdown, systems_table, systems_text
+from retrieval_ft.evaluation import verdict_line as verdict_line_of
+
+KNOWN = ["bm25", "base_dense", "base_hybrid", "tuned_dense", "tuned_hybrid"]
+LABELS = ["BM25", "base dense", "base hybrid", "tuned dense", "tuned hybrid"]
+MEASURED = ["recall@1", "recall@5", "recall@10", "recall@20", "recall@50", "recall@100"]
+MEASURED += ["ndcg@10", "mrr@10", "precision@10", "map"]
+HEADINGS = ["R@1", "R@5", "R@10", "R@20", "R@50", "R@100", "nDCG@10", "MRR@10"]
+NASTY = "a|b `c` *d* <e> [f](g) __h__ \\| &lt; $i$ ~~j~~ \n# k"
+ONE_LINE = " ".join(NASTY.split())
+
+
+def systems():
+    return {
+        name: {metric: (10 * i + j) / 1000 for j, metric in enumerate(MEASURED)}
+        for i, name in enumerate(KNOWN, start=1)
+    }
+
+
+def difference(system, against, delta, low, high, p=0.0123):
+    return {
+        "system": system,
+        "against": against,
+        "metric": "recall@10",
+        "delta": delta,
+        "ci": [low, high],
+        "p": p,
+        "p_holm": 0.0369,
+        "wins": 31,
+        "ties": 22,
+        "losses": 13,
+    }
+
+
+def minimal():
+    return {
+        "schema_version": 1,
+        "verdict": "hold",
+        "run": "runs/small",
+        "systems": {"bm25": {"recall@10": 0.5}},
+        "differences": [],
+        "stages": [],
+    }
+
+
+def full():
+    return {
+        **minimal(),
+        "verdict": "promote",
+        "reason": "both intervals lie above zero",
+        "dataset": {
+            "name": "cwe",
+            "passages": 938,
+            "train_queries": 1131,
+            "train_pairs": 1500,
+            "dev_queries": 200,
+            "test_queries": 600,
+        },
+        "base": "BAAI/bge-small-en-v1.5",
+        "systems": systems(),
+        "differences": [
+            difference("tuned_hybrid", "bm25", 0.3, 0.2, 0.4),
+            difference("tuned_hybrid", "base_dense", 0.25, 0.15, 0.35),
+            difference("tuned_hybrid", "base_hybrid", 0.146, 0.111, 0.182, p=0.0001),
+            difference("tuned_dense", "base_dense", -0.0004, -0.03, 0.021),
+        ],
+        "choices": {
+            "soup_alpha": 0.8,
+            "base_fusion": {"method": "convex", "dense_weight": 0.35},
+            "tuned_fusion": {"method": "rrf", "dense_weight": 1.0},
+            "lexical": "k1=1.5 b=0.75",
+        },
+        "stages": [
+            {"name": "mine", "seconds": 12.34, "cached": False},
+            {"name": "train", "seconds": 100.0, "cached": True},
+        ],
+        "mining": {"pairs": 1500, "negatives": 1499, "dropped": {"near_duplicate": 12}},
+        "training": {"steps": 48, "learning_rate": 5e-5, "resumed": False},
+        "truncation": {"passage": 0.125, "query": 0.0},
+        "command": "python -m retrieval_ft.train",
+    }
+
+
+def on_terminal(document, width):
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    console.print(systems_table(document))
+    return console.file.getvalue()
+
+
+def inline_text(token):
+    parts = []
+    for child in token.children:
+        assert child.type in ("text", "text_special", "softbreak"), child  # else it became markup
+        parts.append(child.content)
+    return "".join(parts)
+
+
+def parsed(markdown):
+    return MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(markdown)
+
+
+def tables(markdown):
+    """Each table as rows of cell texts, after the heading that it stands under."""
+    found, heading = {}, None
+    tokens = parsed(markdown)
+    for previous, token in itertools.pairwise(tokens):
+        if previous.type == "heading_open":
+            heading = inline_text(token)
+        elif previous.type == "tr_open":
+            found.setdefault(heading, []).append([])
+        if previous.type in ("th_open", "td_open"):
+            found[heading][-1].append(inline_text(token))
+    return found
+
+
+def bullets(markdown):
+    tokens = parsed(markdown)
+    return [inline_text(tokens[i + 2]) for i, t in enumerate(tokens) if t.type == "list_item_open"]
+
+
+def test_rows_come_in_one_order_with_labels_and_others_after_them():
+    document = full()
+    document["systems"] = {"my_splade": {}, **dict(reversed(systems().items()))}
+    lines = systems_text(document).splitlines()
+    assert [re.split(r"\s{2,}", line)[0] for line in lines[1:]] == [*LABELS, "my splade"]
+
+
+def test_text_holds_every_figure_under_its_heading():
+    lines = [re.split(r"\s{2,}", line) for line in systems_text(full()).splitlines()]
+    assert lines[0][1:9] == HEADINGS
+    assert lines[0][9:] == ["Δ R@10 vs base [95% CI]", "p"]
+    for i, line in enumerate(lines[1:], start=1):
+        assert line[1:9] == [f".{10 * i + j:03}" for j in range(8)]
+
+
+def test_the_difference_shown_is_that_to_the_base_of_its_kind():
+    text = systems_text(full())
+    hybrid = next(line for line in text.splitlines() if line.startswith("tuned hybrid"))
+    dense = next(line for line in text.splitlines() if line.startswith("tuned dense"))
+    assert re.split(r"\s{2,}", hybrid)[-2:] == ["+.146 [+.111, +.182]", "0.0001"]
+    assert "+.000 [-.030, +.021]" in dense  # -0.0004 is no "-.000"
+    assert "+.300" not in text
+    assert "[" not in next(line for line in text.splitlines() if line.startswith("BM25"))
+
+
+def test_a_whole_point_keeps_its_digit():
+    document = minimal()
+    document["systems"] = {"tuned_dense": {"recall@10": 1.0, "recall@1": 0.0}}
+    document["differences"] = [difference("tuned_dense", "base_dense", 1.0, -1.0, 1.0)]
+    assert "+1.000 [-1.000, +1.000]" in systems_text(document)
+    assert " 1.000 " in systems_text(document)
+    assert " .000 " in systems_text(document)
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_a_terminal_shows_every_figure(width):
+    shown = on_terminal(full(), width)
+    for means in systems().values():
+        for metric in MEASURED[:8]:
+            assert f"{means[metric]:.3f}"[1:] in shown
+    assert all(name in shown for name in LABELS)
+    assert "+.146" in shown
+    assert "[+.111, +.182]" in shown
+    assert "0.0001" in shown
+    assert max(map(len, shown.splitlines())) <= width
+
+
+def test_rich_markup_in_a_name_is_text():
+    document = minimal()
+    document["systems"] = {"[bold]x[/bold]": {"recall@10": 0.5}, "[/oops]": {}}
+    shown = on_terminal(document, 120)
+    assert "[bold]x[/bold]" in shown
+    assert "[/oops]" in shown
+
+
+def test_a_document_with_only_what_is_required_renders():
+    markdown = report_markdown(minimal())
+    assert markdown.startswith("# Verdict: hold\n")
+    assert markdown.endswith("\n")
+    assert "runs/small" in markdown
+    for title in ("Differences", "Choices", "Mining", "Training", "Stages", "Made by"):
+        assert f"## {title}" not in markdown
+    rows = tables(markdown)["Systems"]
+    assert rows[1][:4] == ["BM25", "-", "-", ".500"]
+    assert ".500" in on_terminal(minimal(), 80)
+
+
+def test_a_difference_without_later_keys_renders():
+    document = full()
+    kept = ("system", "against", "metric", "delta", "ci", "p")
+    document["differences"] = [{k: row[k] for k in kept} for row in document["differences"]]
+    assert tables(report_markdown(document))["Differences"][1][-2:] == ["-", "-/-/-"]
+
+
+def test_report_starts_with_the_verdict_and_holds_every_table():
+    markdown = report_markdown(full())
+    assert markdown.splitlines()[0] == "# Verdict: promote"
+    assert markdown.splitlines()[2] == "Reason: both intervals lie above zero"
+    found = tables(markdown)
+    assert [row[0] for row in found["Systems"][1:]] == LABELS
+    assert found["Systems"][0][9:11] == ["P@10", "MAP"]
+    assert found["Systems"][1][9:11] == [".018", ".019"]
+    assert found["Systems"][-1][-2:] == ["+.146 [+.111, +.182]", "0.0001"]
+    assert found["Differences"][1] == [
+        "tuned hybrid",
+        "BM25",
+        "recall@10",
+        "+.300",
+        "[+.200, +.400]",
+        "0.0123",
+        "0.0369",
+        "31/22/13",
+    ]
+    assert found["Stages"][1:] == [
+        ["mine", "12.3", "no"],
+        ["train", "100.0", "yes"],
+        ["all", "112.3", ""],
+    ]
+
+
+def test_report_lists_the_account_the_choices_and_the_definitions():
+    markdown = report_markdown(full())
+    found = bullets(markdown)
+    assert (
+        "dataset: cwe, 938 passages, 1,131 train queries, 1,500 train pairs, 200 dev queries, "
+        "600 test queries"
+    ) in found
+    assert "base model: BAAI/bge-small-en-v1.5" in found
+    assert "texts cut at the maximum length: passage 12.5%, query 0.0%" in found
+    assert "soup alpha: 0.8" in found
+    assert "base fusion: method convex, dense_weight 0.35" in found
+    assert "negatives: 1,499" in found
+    assert "dropped: near_duplicate 12" in found
+    assert "learning rate: 5e-05" in found
+    assert "resumed: no" in found
+    assert "chosen on the dev split" in markdown
+    for definition in DEFINITIONS.values():
+        assert any(definition in bullet for bullet in found)
+
+
+def test_only_metrics_that_were_measured_are_defined():
+    found = bullets(report_markdown(minimal()))
+    assert any(DEFINITIONS["recall"] in bullet for bullet in found)
+    assert not any(DEFINITIONS["map"] in bullet for bullet in found)
+
+
+def nasty(text):
+    document = full()
+    document["dataset"]["name"] = document["base"] = document["run"] = text
+    document["reason"] = document["choices"]["lexical"] = text
+    document["systems"] = {**systems(), text: {"recall@10": 0.5}}
+    document["differences"].append(difference(text, "bm25", 0.1, 0.0, 0.2))
+    document["stages"][0]["name"] = text
+    document["mining"]["dropped"] = {text: 3}
+    return document
+
+
+@given(st.text(st.sampled_from("a1 |`*_<>[]()\\&#$~!-+=.:;\"'\n\t"), min_size=1))
+@settings(deadline=None)
+def test_no_text_breaks_the_report(text):
+    document = nasty(f"x{text}y")
+    shown = " ".join(f"x{text}y".split())
+    markdown = report_markdown(document)
+    found = tables(markdown)
+    for rows in found.values():
+        assert len({len(row) for row in rows}) == 1
+    assert found["Systems"][-1][0] == " ".join(shown.replace("_", " ").split())
+    assert found["Stages"][1][0] == shown
+    assert f"base model: {shown}" in bullets(markdown)
+    assert f"lexical: {shown}" in bullets(markdown)
+    assert f"dropped: {shown} 3" in bullets(markdown)
+
+
+def test_markup_in_names_stays_text():
+    markdown = report_markdown(nasty(NASTY))
+    assert f"base model: {ONE_LINE}" in bullets(markdown)
+    assert tables(markdown)["Stages"][1][0] == ONE_LINE
+
+
+def test_the_command_stands_whole_in_a_code_block():
+    document = full()
+    document["command"] = "python -m x --name '```' \\\n  --set a.b=|"
+    tokens = [token for token in parsed(report_markdown(document)) if token.type == "fence"]
+    assert [token.content for token in tokens] == [document["command"] + "\n"]
+
+
+def test_verdict_line_is_one_line():
+    assert verdict_line_of(full()) == "promote: both intervals lie above zero"
+    assert verdict_line_of({**full(), "reason": "a\nb"}) == "promote: a b"
+    assert verdict_line_of(minimal()) == "hold"
