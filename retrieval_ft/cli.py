@@ -224,7 +224,8 @@ def main() -> None:
 
 def run_command(name: str) -> None:
     """Run one command with this process' arguments, for `python -m retrieval_ft.NAME`."""
-    app(args=[name, *sys.argv[1:]], prog_name="retrieval-ft")
+    sys.argv.insert(1, name)
+    app(prog_name="retrieval-ft")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -7,7 +7,8 @@ from in docs of its field.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -155,6 +156,15 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: no such file, not YAML, an unknown key (the nearest one is named), or a value
             that is not allowed.
     """
+    return from_mapping(read(path), overrides, source=str(path))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read the mapping that a YAML file holds, without a look at what is in it.
+
+    Raises:
+        ConfigError: no such file, not YAML, or no mapping.
+    """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError as error:
@@ -163,19 +173,26 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: a mapping is needed, found {type(raw).__name__}")
-    return from_mapping(raw, overrides, source=str(path))
+    return raw
 
 
-def from_mapping(raw: dict[str, Any], overrides: Sequence[str] = (), *, source: str) -> Config:
-    """Apply `a.b=value` overrides to a mapping and validate it; `source` is named in errors.
+def from_mapping(
+    given: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    source: str,
+    name: str | None = None,
+) -> Config:
+    """Apply `a.b=value` overrides and a name to a mapping and validate it; errors say `source`.
 
     Raises:
         ConfigError: every fault, one a line, by its config path.
     """
+    raw = deepcopy(dict(given))
     for override in overrides:
         _apply(raw, override)
     try:
-        config = Config.model_validate(raw)
+        config = Config.model_validate(raw if name is None else {**raw, "name": name})
     except ValidationError as error:
         faults = "\n".join(_fault(item) for item in error.errors())
         raise ConfigError(f"{source}: {faults}") from error
@@ -200,8 +217,6 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override!r}: the value is not valid YAML") from error
-    if isinstance(value, str):
-        value = _number(value)
     *parents, last = path.split(".")
     place = raw
     for key in parents:
@@ -211,21 +226,14 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     place[last] = value
 
 
-def _number(text: str) -> str | float:
-    """YAML 1.1 reads 5e-5 as a string; it is meant as a number."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
 def _fault(item: Any) -> str:
     path = ".".join(str(part) for part in item["loc"])
     if item["type"] != "extra_forbidden":
         return f"{path}: {item['msg']} (found {item['input']!r})"
     known = list(_paths(Config))
-    near = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
-    section = path.rpartition(".")[0]
+    section, _, leaf = path.rpartition(".")
+    same = [k for k in known if k.rpartition(".")[2] == leaf]  # right key, wrong section
+    near = difflib.get_close_matches(path, same or known, n=1, cutoff=0.0)
     siblings = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == section]
     return f"{path}: unknown key; did you mean {near[0]}? (allowed here: {', '.join(siblings)})"
 

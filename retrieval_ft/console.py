@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,12 +19,17 @@ _PLAIN_INTERVAL_S = 15.0
 
 def stdout() -> Console:
     """A console on stdout, for results."""
-    return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+    return _console(sys.stdout)
 
 
 def stderr() -> Console:
     """A console on stderr, for progress and notes."""
-    return Console(file=sys.stderr, highlight=False, soft_wrap=not sys.stderr.isatty())
+    return _console(sys.stderr)
+
+
+def _console(file: TextIO) -> Console:
+    # No emoji codes: `corpus.jsonl:100:` would come out as a picture.
+    return Console(file=file, highlight=False, emoji=False, soft_wrap=not file.isatty())
 
 
 def note(message: str) -> None:

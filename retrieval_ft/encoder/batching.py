@@ -64,10 +64,10 @@ def token_batches(
     Args:
         lengths: tokens of each row, int64 [n].
         budget: padded tokens of a batch at most; a single longer row is a batch of its own.
-        order: rows in the order to fill batches; by default longest first.
+        order: the rows to batch, longest first; by default all of them.
 
     Returns:
-        Row indices of each batch; every row stands in exactly one.
+        Row indices of each batch, in that order; every row stands in exactly one.
     """
     if order is None:
         order = np.argsort(-lengths, kind="stable")

@@ -75,7 +75,7 @@ class EmbeddingCache:
             for path in sorted(self._folder.glob("*.npy")):
                 if artifacts.sha256_file(path) != path.stem:
                     note(f"{path}: damaged cache shard, its texts are encoded again")
-                    path.unlink()
+                    path.unlink(missing_ok=True)
                     continue
                 shard = np.load(path, mmap_mode="r", allow_pickle=False)
                 if shard.dtype == self._dtype:

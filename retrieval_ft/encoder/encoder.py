@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -111,24 +111,38 @@ class Encoder:
         with _inference(self.model):
             while pending:
                 rows = pending.pop()
-                try:
-                    out[rows] = self._forward([tokens.ids[i] for i in rows])
-                except torch.OutOfMemoryError:
-                    if len(rows) == 1:
-                        raise
-                    torch.cuda.empty_cache()
-                    self.token_budget = max(1, self.token_budget // 2)
-                    note(f"out of memory: batches are now at most {self.token_budget:,} tokens")
-                    half = len(rows) // 2
-                    pending += [rows[half:], rows[:half]]
+                vectors = self._forward([tokens.ids[i] for i in rows])
+                if vectors is None:
+                    pending = self._smaller(tokens.lengths, rows, pending)
                     continue
+                out[rows] = vectors
                 advance(len(rows))
         return out
 
-    def _forward(self, rows: Sequence[npt.NDArray[np.int32]]) -> npt.NDArray[np.float32]:
+    def _forward(self, rows: Sequence[npt.NDArray[np.int32]]) -> npt.NDArray[np.float32] | None:
+        """Embed one batch; None where it does not fit in memory and can be made smaller."""
         features = pad(rows, pad_id=self.pad_id)
-        vectors = embed(self.model, features, self.precision)
-        return vectors.float().cpu().numpy()
+        try:
+            return embed(self.model, features, self.precision).cpu().numpy()
+        except torch.OutOfMemoryError:
+            if len(rows) == 1:
+                raise
+        # Outside the handler: there the traceback would still hold the tensors.
+        torch.cuda.empty_cache()
+        return None
+
+    def _smaller(
+        self,
+        lengths: npt.NDArray[np.int64],
+        rows: npt.NDArray[np.int64],
+        pending: list[npt.NDArray[np.int64]],
+    ) -> list[npt.NDArray[np.int64]]:
+        """Halve the budget for good, and cut what is left to do anew under it."""
+        tokens = len(rows) * int(lengths[rows].max())
+        self.token_budget = max(1, min(self.token_budget, tokens) // 2)
+        note(f"out of memory: batches are now at most {self.token_budget:,} tokens")
+        left = np.concatenate([rows, *pending[::-1]])
+        return token_batches(lengths, budget=self.token_budget, order=left)[::-1]
 
     def _cache(self, role: Role) -> EmbeddingCache | None:
         if self._cache_root is None:
@@ -214,16 +228,21 @@ def fingerprint(model: SentenceTransformer, *, prompts: dict[Role, str], max_len
     for name, tensor in sorted(model.state_dict().items()):
         if tensor.is_floating_point():
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    state = json.loads(model.tokenizer.backend_tokenizer.to_str())
-    for volatile in ("truncation", "padding"):
-        state.pop(volatile, None)
+            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     modules = [
         [type(module).__name__, str(getattr(module, "pooling_mode", ""))] for module in model
     ]
-    facts = [state, modules, prompts, max_length]
+    facts = [_tokenizer_state(model.tokenizer), modules, prompts, max_length]
     digest.update(json.dumps(facts, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _tokenizer_state(tokenizer: Any) -> Any:
+    """What decides its token ids, without what the last call left behind."""
+    if not tokenizer.is_fast:  # all that a tokenizer written in Python lets us see
+        return [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())]
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    return {key: value for key, value in state.items() if key not in ("truncation", "padding")}
 
 
 def _maximum_length(model: SentenceTransformer, requested: int | None) -> int:

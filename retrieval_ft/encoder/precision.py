@@ -36,10 +36,10 @@ def choose_device(requested: str) -> torch.device:
     if requested == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(requested)
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if device.type == "cuda" and (device.index or 0) >= (seen := torch.cuda.device_count()):
         raise ConfigError(
-            f"model.device: {requested!r} was asked for, but torch {torch.__version__} sees no "
-            "GPU; use auto or cpu"
+            f"model.device: {requested!r} was asked for, but torch {torch.__version__} sees "
+            f"{seen or 'no'} GPU; use auto or cpu"
         )
     return device
 

@@ -148,8 +148,8 @@ def mine(
         ]
         for positive_id in sorted(relevant):
             score = float(passage_vectors[corpus.index_of[positive_id]] @ query)
-            kept = miner.select(query_id, positive_id, score, found, relevant)
-            filled = miner.fill(kept, relevant, query, passage_vectors)
+            kept, refused = miner.select(query_id, positive_id, score, found, relevant)
+            filled = miner.fill(kept, refused, relevant, query, passage_vectors)
             items.append(Pair(query_id, positive_id, score, filled))
     return MinedPairs(
         Pairs(tuple(items), dict(sorted(miner.counts.items()))), calibration, tuple(miner.dropped)
@@ -195,10 +195,11 @@ class _Miner:
         positive_score: float,
         candidates: list[Negative],
         relevant: frozenset[str],
-    ) -> list[Negative]:
-        """Keep the first candidates that no rule drops; record every drop before them."""
+    ) -> tuple[list[Negative], set[str]]:
+        """Keep the first candidates that no rule drops; record and return every drop before them."""
         ceiling = self.calibration.ceiling(positive_score, margin=self.config.margin)
         kept: list[Negative] = []
+        refused: set[str] = set()
         for candidate in candidates:
             if len(kept) == self.config.negatives:
                 break
@@ -207,6 +208,7 @@ class _Miner:
                 kept.append(candidate)
                 continue
             self.counts[reason] += 1
+            refused.add(candidate.passage_id)
             if reason != "known_positive":
                 self.dropped.append(
                     {
@@ -217,28 +219,31 @@ class _Miner:
                         "reason": reason,
                     }
                 )
-        return kept
+        return kept, refused
 
     def fill(
         self,
         kept: list[Negative],
+        refused: set[str],
         relevant: frozenset[str],
         query: npt.NDArray[np.float32],
         passage_vectors: npt.NDArray[np.float32],
     ) -> tuple[Negative, ...]:
-        """Add random passages until there are enough, or the corpus has no more."""
-        taken = {negative.passage_id for negative in kept} | relevant
-        free = len(self.corpus) - len(taken)
-        missing = min(self.config.negatives - len(kept), free)
-        while missing > 0:
+        """Add random passages until there are enough, or the corpus has no more.
+
+        What was refused as a candidate does not come back as a random one, nor does a duplicate.
+        """
+        seen = {negative.passage_id for negative in kept} | refused | relevant
+        while len(kept) < self.config.negatives and len(seen) < len(self.corpus):
             row = int(self.generator.integers(len(self.corpus)))
             passage_id = self.corpus.ids[row]
-            if passage_id in taken:
+            if passage_id in seen:
                 continue
-            taken.add(passage_id)
+            seen.add(passage_id)
+            if self._duplicates_any(passage_id, relevant):
+                continue
             kept.append(Negative(passage_id, float(passage_vectors[row] @ query), None, None))
             self.counts["filled_at_random"] += 1
-            missing -= 1
         return tuple(kept)
 
     def _reason(self, candidate: Negative, relevant: frozenset[str], ceiling: float) -> str | None:
@@ -246,7 +251,7 @@ class _Miner:
             return "known_positive"
         if candidate.score > ceiling:
             return "over_margin"
-        if any(self._duplicates(candidate.passage_id, positive) for positive in relevant):
+        if self._duplicates_any(candidate.passage_id, relevant):
             return "duplicate_of_positive"
         return None
 
@@ -254,6 +259,9 @@ class _Miner:
         text = self.corpus.passages[self.corpus.index_of[passage_id]]
         return frozenset(_WORD.findall(text.lower()))
 
-    def _duplicates(self, candidate: str, positive: str) -> bool:
-        a, b = self.words(candidate), self.words(positive)
+    def _duplicates_any(self, candidate: str, positives: frozenset[str]) -> bool:
+        words = self.words(candidate)
+        return any(self._similar(words, self.words(positive)) for positive in positives)
+
+    def _similar(self, a: frozenset[str], b: frozenset[str]) -> bool:
         return bool(a | b) and len(a & b) >= self.config.duplicate_jaccard * len(a | b)

@@ -84,12 +84,15 @@ def rank_systems(bench: Workbench, encoder: Encoder) -> Systems:
     return Systems(_cut(dense, k), fuse(lexical, dense, spec=fusion, k=k), fusion)
 
 
-def evaluate_run(run: Run, bench: Workbench, trained: StageRecord) -> StageRecord:
+def evaluate_run(
+    run: Run, bench: Workbench, prepared: StageRecord, trained: StageRecord
+) -> StageRecord:
     """Measure base and candidate on test, pass judgement, and put the winner into `model/`."""
     config = run.config
     return run.stage(
         "evaluate",
         inputs={
+            "dataset": prepared.digest,
             "trained": trained.digest,
             "model": bench.base_digest,
             "lexical": config.lexical.model_dump(mode="json"),

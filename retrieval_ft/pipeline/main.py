@@ -32,9 +32,9 @@ def run_all(config: Config, *, resume: bool, command: str) -> dict[str, Any]:
         # 2. Hard negatives for every train pair.
         pairs, mined = mine_pairs(run, bench, prepared)
         # 3. The candidate; checkpoint and soup are chosen on dev.
-        trained = train(run, bench, pairs, mined)
+        trained = train(run, bench, pairs, prepared, mined)
         # 4. One look at test; the winner goes to model/.
-        evaluated = evaluate_run(run, bench, trained)
+        evaluated = evaluate_run(run, bench, prepared, trained)
         # 5. Its index. After the gate, since the index belongs to the promoted embedder.
         index_run(run, bench, prepared, evaluated)
         # 6. What a person reads.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from retrieval_ft import artifacts
 from retrieval_ft.config import Config, DataConfig
-from retrieval_ft.dataset import Dataset, beir, splits
+from retrieval_ft.dataset import SPLITS, Dataset, beir, splits
 from retrieval_ft.dataset.builders import build
 from retrieval_ft.pipeline.run import Run, StageRecord
 
 FOLDER = "dataset"
+_ACCOUNT = "account.json"
 _BUILT = Path("data")
 
 
@@ -66,14 +68,18 @@ def prepare(run: Run) -> tuple[Dataset, StageRecord]:
         dataset, account = read_checked(config)
         with artifacts.atomic_folder(folder) as fresh:
             beir.write(dataset, fresh)
-            artifacts.write_json(fresh / "account.json", account)
+            artifacts.write_json(fresh / _ACCOUNT, account)
         return account
 
-    files = [p for p in sorted(source.rglob("*")) if p.suffix in (".jsonl", ".tsv")]
+    names = ("corpus.jsonl", "queries.jsonl", *(f"qrels/{split}.tsv" for split in SPLITS))
     record = run.stage(
         "prepare",
         inputs={
-            "source": {p.relative_to(source).as_posix(): artifacts.sha256_file(p) for p in files},
+            "source": {
+                name: artifacts.sha256_file(source / name)
+                for name in names
+                if (source / name).is_file()
+            },
             "name": source.resolve().name,
             "data": config.data.model_dump(mode="json", exclude={"path", "builder"}),
             "seed": config.seed,
@@ -81,5 +87,10 @@ def prepare(run: Run) -> tuple[Dataset, StageRecord]:
         outputs=[FOLDER],
         work=work,
     )
-    read = beir.read(folder)
-    return Dataset(str(record.facts["name"]), read.corpus, read.queries, read.qrels), record
+    return read_prepared(run.folder), record
+
+
+def read_prepared(run_folder: Path) -> Dataset:
+    """The dataset of a run directory, under the name of its source."""
+    folder = run_folder / FOLDER
+    return replace(beir.read(folder), name=artifacts.read_json(folder / _ACCOUNT)["name"])

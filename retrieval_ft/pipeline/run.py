@@ -112,10 +112,16 @@ class Run:
         if not path.is_file():
             return {}
         manifest = artifacts.read_json(path)
-        if manifest.get("schema_version") != _SCHEMA_VERSION:
-            note(f"{path}: of another version, its stages are done again")
-            return {}
-        return {name: StageRecord(**record) for name, record in manifest["stages"].items()}
+        try:
+            if manifest["schema_version"] != _SCHEMA_VERSION:
+                note(f"{path}: of another version, its stages are done again")
+                return {}
+            return {name: StageRecord(**record) for name, record in manifest["stages"].items()}
+        except (AttributeError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path}: not the manifest of a run, or damaged; remove it and every stage is done "
+                "again"
+            ) from error
 
     def _write_records(self) -> None:
         manifest = {

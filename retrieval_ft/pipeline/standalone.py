@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from retrieval_ft.config import Config
-from retrieval_ft.dataset import Dataset, beir
+from retrieval_ft.config import Config, dump
+from retrieval_ft.dataset import Dataset, beir, splits
 from retrieval_ft.errors import ConfigError, DataError
 from retrieval_ft.evaluation import difference_rows, evaluate
 from retrieval_ft.index import FusionSpec, HybridIndex
@@ -16,8 +16,8 @@ from retrieval_ft.models import resolve
 from retrieval_ft.pipeline import prepare
 from retrieval_ft.pipeline.evaluate import MODEL, rank_systems
 from retrieval_ft.pipeline.index import FOLDER as INDEX
-from retrieval_ft.pipeline.run import Run
-from retrieval_ft.pipeline.target import DEFAULT, is_run
+from retrieval_ft.pipeline.run import CONFIG, Run
+from retrieval_ft.pipeline.target import is_run
 from retrieval_ft.pipeline.workbench import (
     Workbench,
     embedding_cache,
@@ -37,14 +37,16 @@ def evaluate_model(config: Config, target: Path | None, *, model: str | None) ->
 
     Args:
         config: what to measure on and how.
-        target: a run directory means its promoted model; otherwise the base of the config.
+        target: a run directory, or the config of one, means its data and its promoted model;
+            otherwise the base of the config.
         model: a name or a folder instead of that.
 
     Returns:
         A results document with the systems `bm25`, `dense` and `hybrid`.
     """
-    dataset = _measurable(config, target)
-    path = _model_path(config, target, model)
+    run = _run_of(config, target)
+    dataset, dropped = _measurable(config, run)
+    path = _model_path(config, run, model)
     bench = Workbench(config, dataset)
     encoder = encoder_of(path, config.model)
     found = rank_systems(bench, encoder)
@@ -62,7 +64,12 @@ def evaluate_model(config: Config, target: Path | None, *, model: str | None) ->
     return {
         "schema_version": 1,
         "model": str(path),
-        "dataset": {"name": dataset.name, "passages": len(dataset.corpus), "queries": len(qrels)},
+        "dataset": {
+            "name": dataset.name,
+            "passages": len(dataset.corpus),
+            "queries": len(qrels),
+            "dropped": dropped,
+        },
         "systems": {name: values.means() for name, values in per_query.items()},
         "differences": rows,
         "choices": {"fusion": asdict(found.fusion), "lexical": bench.lexical.spec.describe()},
@@ -76,21 +83,31 @@ def build_index(
 
     The fusion is the one that dev chose for the run's promoted model; elsewhere RRF.
     """
-    in_run = target is not None and is_run(target)
-    source = config.run_folder / prepare.FOLDER if in_run else prepare.source_folder(config.data)
-    folder = out or (config.run_folder if in_run or target in (None, DEFAULT) else source) / INDEX
+    from retrieval_ft.encoder.encoder import load_encoder
+
+    run = _run_of(config, target)
+    source = run / prepare.FOLDER if run else prepare.source_folder(config.data)
+    of_config = target is None or target.is_file()
+    folder = out or (config.run_folder if run or of_config else source) / INDEX
     corpus = beir.read_corpus(source / "corpus.jsonl")
-    path = _model_path(config, target, model)
-    encoder = _serving_encoder(path)
-    fusion = FusionSpec()
-    if in_run and model is None:
+    path = _model_path(config, run, model)
+    # Prompts and length are the ones saved in the model: as it will be loaded to search.
+    encoder = load_encoder(
+        path,
+        device=config.model.device,
+        precision=config.model.precision,
+        cache_root=embedding_cache(),
+    )
+    fusion, place = FusionSpec(), str(path.resolve())
+    if run and path == run / MODEL:
         facts = Run(config, resume=False).record("evaluate").facts
         fusion = FusionSpec(**facts["choices"][f"{facts['promoted']}_fusion"])
+        place = f"../{MODEL}" if folder == run / INDEX else place  # so that a run can be moved
     index = HybridIndex.build(
         corpus,
         encoder.encode(corpus.passages, role="passage"),
         encoder_fingerprint=encoder.fingerprint,
-        encoder_path=str(path.resolve()),
+        encoder_path=place,
         lexical=lexical_spec(config.lexical),
         fusion=fusion,
     )
@@ -119,9 +136,11 @@ def search_index(
     index = HybridIndex.load(folder)
     vectors, fingerprint = None, None
     if mode != "bm25":
+        from retrieval_ft.encoder.encoder import load_encoder
+
         # The index says where its model is, relative to itself where they are in one run.
-        path = resolve(model).path if model else resolve(str(folder / index.encoder_path)).path
-        encoder = _serving_encoder(path, cached=False)
+        path = resolve(model or str((folder / index.encoder_path).resolve())).path
+        encoder = load_encoder(path)
         fingerprint = encoder.fingerprint
         index.check_encoder(fingerprint)
         vectors = encoder.encode([text], role="query")
@@ -153,28 +172,35 @@ def hits_table(document: dict[str, Any]) -> Table:
     return table
 
 
-def _measurable(config: Config, target: Path | None) -> Dataset:
-    if target is not None and is_run(target):
-        dataset = beir.read(config.run_folder / prepare.FOLDER)
+def _run_of(config: Config, target: Path | None) -> Path | None:
+    """The run directory that a target stands for: itself, or that of a config run just so."""
+    folder = config.run_folder
+    if target is None or target.is_file():
+        mine = is_run(folder) and (folder / CONFIG).read_text(encoding="utf-8") == dump(config)
     else:
-        dataset = beir.read(prepare.source_folder(config.data))
+        mine = is_run(target)
+    return folder if mine and (folder / prepare.FOLDER).is_dir() else None
+
+
+def _measurable(config: Config, run: Path | None) -> tuple[Dataset, dict[str, int]]:
+    """The dataset to measure on, and how many queries were dropped from it, by reason."""
+    dataset = prepare.read_prepared(run) if run else beir.read(prepare.source_folder(config.data))
+    # Queries that no split judges do no harm here: a download often brings those of other splits.
+    judged = dict.fromkeys(q for qrels in dataset.qrels.values() for q in qrels.query_ids)
+    dataset = replace(dataset, queries=dataset.queries.select(judged))
+    drop = config.data.unjudged_queries == "drop"
+    dataset, dropped = splits.check_judged(dataset, drop=drop)
     if "test" not in dataset.qrels:
-        raise DataError(f"{dataset.name}: no qrels/test.tsv to measure on")
-    return dataset
+        raise DataError(f"{dataset.name}: no judged queries in qrels/test.tsv to measure on")
+    return dataset, dropped
 
 
-def _model_path(config: Config, target: Path | None, model: str | None) -> Path:
+def _model_path(config: Config, run: Path | None, model: str | None) -> Path:
     if model is not None:
         return resolve(model).path
-    if target is not None and is_run(target) and (config.run_folder / MODEL).is_dir():
-        return config.run_folder / MODEL
+    if run and (run / MODEL).is_dir():
+        return run / MODEL
     return resolve(config.model.base).path
-
-
-def _serving_encoder(path: Path, *, cached: bool = True) -> Any:
-    from retrieval_ft.encoder.encoder import load_encoder
-
-    return load_encoder(path, cache_root=embedding_cache() if cached else None)
 
 
 def _newest_index() -> Path:

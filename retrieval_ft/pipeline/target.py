@@ -29,21 +29,23 @@ def resolve_config(
     Raises:
         ConfigError: the target is none of these, or the configuration is not valid.
     """
-    changes = [*overrides, *([f"name={name}"] if name else [])]
     if target is None:
         if not DEFAULT.is_file():
             raise ConfigError(
                 f"{DEFAULT} is not below this folder; name a config, a run or a dataset folder"
             )
-        return configs.load(DEFAULT, changes)
+        target = DEFAULT
     if target.is_file():
-        return configs.load(target, changes)
-    if is_run(target):
-        return configs.load(target / CONFIG, changes)
-    if target.is_dir():
+        raw = configs.read(target)
+    elif is_run(target):
+        # The run is where it is now, not where it was when its config was written.
+        place = target if target.name not in ("", "..") else target.resolve()
+        raw = {**configs.read(target / CONFIG), "runs": str(place.parent), "name": place.name}
+    elif target.is_dir():
         raw = {"name": _run_name(target), "data": {"path": str(target)}}
-        return configs.from_mapping(raw, changes, source=str(target))
-    raise ConfigError(f"{target}: no such config file, run directory or dataset folder")
+    else:
+        raise ConfigError(f"{target}: no such config file, run directory or dataset folder")
+    return configs.from_mapping(raw, overrides, name=name, source=str(target))
 
 
 def _run_name(folder: Path) -> str:

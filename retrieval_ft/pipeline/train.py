@@ -72,14 +72,18 @@ def dev_pool(bench: Workbench, *, size: int) -> DevPool:
     return DevPool(corpus.select(chosen), queries, qrels)
 
 
-def train(run: Run, bench: Workbench, pairs: Pairs, mined: StageRecord) -> StageRecord:
+def train(
+    run: Run, bench: Workbench, pairs: Pairs, prepared: StageRecord, mined: StageRecord
+) -> StageRecord:
     """Fine-tune, choose on dev, and leave the candidate in `checkpoints/tuned`."""
     config = run.config
     return run.stage(
         "train",
         inputs={
+            "dataset": prepared.digest,
             "mined": mined.digest,
             "model": bench.base_digest,
+            "lexical": config.lexical.model_dump(mode="json"),
             "training": config.training.model_dump(mode="json"),
             "seed": config.seed,
         },
@@ -161,12 +165,8 @@ def _fit(
         temperature=training.temperature,
         graph_tokens=training.graph_tokens or budget,
     )
-    steps = run.folder / _STEPS
-    mark = steps / "key.txt"
-    resume = run.resume and mark.is_file() and mark.read_text(encoding="utf-8") == key
-    if not resume:
-        shutil.rmtree(steps, ignore_errors=True)
-        artifacts.write_text(mark, key)
+    if not run.resume:
+        shutil.rmtree(run.folder / _STEPS, ignore_errors=True)
     note(f"training: {len(pairs):,} pairs, {plan.steps:,} steps, batch {training.batch_size}")
     result = fit(
         model,
@@ -175,9 +175,9 @@ def _fit(
         loss=loss,
         dev=lambda: pool.score(encoder),
         config=training,
-        folder=steps,
+        folder=run.folder / _STEPS / key[:16],  # checkpoints of other inputs are never resumed
         seed=config.seed,
-        resume=resume,
+        resume=run.resume,
     )
     return result, {
         "pairs": len(pairs),

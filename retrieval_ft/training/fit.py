@@ -101,9 +101,11 @@ def fit(
             seed=seed,
             stop=stop,
         )
-        if checkpoint is not None:
+        if checkpoint is None:
+            trainer.train()
+        elif not trainer.take_finished(checkpoint, patience=config.patience):
             note(f"resuming training from {checkpoint.name.replace('-', ' ')}")
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            trainer.train(resume_from_checkpoint=str(checkpoint))
     if stop.is_set():
         raise KeyboardInterrupt
     state = trainer.state

@@ -42,8 +42,9 @@ def plan_batches(
 ) -> Plan:
     """Lay out `epochs` passes over the pairs.
 
-    Batches of a pass differ in size by one at most. A pair that has more mined negatives than
-    `negatives_per_query` uses the next ones in each pass, so that all of them are seen in turn.
+    Batches of a pass differ in size by one at most, but for small ones at its end where a query with
+    many pairs is left over. A pair that has more mined negatives than `negatives_per_query` uses the
+    next ones in each pass, so that all of them are seen in turn.
     """
     generator = np.random.default_rng(seed)
     batches: list[tuple[Example, ...]] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, TrainerCallback
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers import TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 
 from retrieval_ft.config import TrainingConfig
 from retrieval_ft.console import note
@@ -38,6 +39,9 @@ class PlannedTrainer(SentenceTransformerTrainer):
         super().__init__(train_dataset=rows, loss=batch_loss, **rest)
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
+
+    def add_model_card_callback(self, *_: Any) -> None:
+        """The base class would write examples of its dataset into a card that is never saved."""
 
     def get_train_dataloader(self) -> Any:
         """One planned batch an item, in the plan's order."""
@@ -70,6 +74,19 @@ class PlannedTrainer(SentenceTransformerTrainer):
         """Save the model alone: the base class would add a pickle of its arguments."""
         self.model.save_pretrained(output_dir, create_model_card=False)
 
+    def _load_best_model(self) -> None:
+        """Load it or fail: the base class would log the error and keep the last weights."""
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+    def take_finished(self, checkpoint: Path, *, patience: int) -> bool:
+        """Take state and best weights of a run that patience had ended at this checkpoint, if so."""
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        if not out_of_patience(state.log_history, patience=patience):
+            return False
+        self.state = state
+        self._load_best_model()
+        return True
+
 
 class DevEvaluator(SentenceEvaluator):
     """Calls the dev score where the Trainer wants an evaluator."""
@@ -85,20 +102,33 @@ class DevEvaluator(SentenceEvaluator):
         return dict(self._dev())
 
 
-class Watch(TrainerCallback):
-    """Reports progress, evaluates the last step, and stops with a checkpoint when told to."""
+def out_of_patience(log: Sequence[Mapping[str, float]], *, patience: int) -> bool:
+    """Whether the last `patience` dev evaluations of a log all failed to beat the best before."""
+    scores = [row["eval_score"] for row in log if "eval_score" in row]
+    return bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= patience
 
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop = stop
+
+class Watch(TrainerCallback):
+    """Reports progress, evaluates the last step, and ends the run early.
+
+    Patience is counted from the log, which a checkpoint holds: the Trainer's own callback would
+    count from zero in a resumed run, which could then end elsewhere.
+    """
+
+    def __init__(self, stop: threading.Event, *, patience: int) -> None:
+        self._stop, self._patience = stop, patience
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Ask for a checkpoint where the run ends."""
-        if self._stop.is_set():
-            control.should_save = True
-            control.should_evaluate = False
-            control.should_training_stop = True
-        elif state.global_step == state.max_steps:
+        """Ask for a checkpoint where the run ends, after the evaluation if one is due."""
+        if state.global_step == state.max_steps:
             control.should_save = control.should_evaluate = True
+        if self._stop.is_set():
+            control.should_save = control.should_training_stop = True
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop where dev no longer gets better."""
+        if out_of_patience(state.log_history, patience=self._patience):
+            control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Print the loss or the dev score."""
@@ -150,5 +180,5 @@ def build_trainer(
         model=model,
         args=arguments,
         evaluator=DevEvaluator(dev),
-        callbacks=[EarlyStoppingCallback(early_stopping_patience=config.patience), Watch(stop)],
+        callbacks=[Watch(stop, patience=config.patience)],
     )

@@ -5,47 +5,13 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
-from tokenizers.processors import TemplateProcessing
-from transformers import BertConfig, BertModel
+from tiny import VOCABULARY, bert_folder
 
 from retrieval_ft.errors import ConfigError
 from retrieval_ft.export.model import export_model
-from retrieval_ft.portable import write_bert_tokenizer
 
-WORDS = ["the", "river", "rises", "after", "rain", "boat", "sea", "red", "kite", "over", "hill"]
-LETTERS = list("abcdefghijklmnopqrstuvwxyz")
-VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *LETTERS]
 TEXTS = ["the river rises", "A RED kite, over the hill!", "zebra", "", "ünknown 漢字 the sea " * 9]
 PROMPTS = {"query": "go to: ", "document": ""}
-
-
-def bert_folder(folder):
-    torch.manual_seed(7)
-    vocabulary = {word: i for i, word in enumerate(dict.fromkeys(VOCABULARY))}
-    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = BertPreTokenizer()
-    tokenizer.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    BertModel(config).save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    write_bert_tokenizer(folder, model_max_length=64)
-    return folder
 
 
 def make(folder, *extra, pooling="cls"):
@@ -80,7 +46,7 @@ def test_the_layout_is_the_older_one(tmp_path):
     assert (tmp_path / "out" / "model.safetensors").is_file()
     assert not list((tmp_path / "out").rglob("*.bin"))
     vocabulary = (tmp_path / "out" / "vocab.txt").read_text().splitlines()
-    assert vocabulary == list(dict.fromkeys(VOCABULARY))
+    assert vocabulary == VOCABULARY
 
 
 def test_what_a_call_left_in_the_tokenizer_is_not_saved(tmp_path):
