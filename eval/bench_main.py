@@ -45,7 +45,9 @@ def measure(name: str, *, quick: bool) -> dict[str, Any]:
 
     model = resolve("BAAI/bge-small-en-v1.5").path
     subprocess.run(
-        [sys.executable, "-m", "retrieval_ft", "data", "build", name], cwd=ROOT, check=True,
+        [sys.executable, "-m", "retrieval_ft", "data", "build", name],
+        cwd=ROOT,
+        check=True,
         stdout=subprocess.DEVNULL,
     )
     config = "quickstart" if name == "cwe" else name

@@ -83,12 +83,14 @@ class MiningConfig(_Section):
 class TrainingConfig(_Section):
     """The contrastive run."""
 
-    epochs: int = Field(2, ge=1)
-    batch_size: int = Field(64, ge=2)
-    """Queries of a batch; also the source of in-batch negatives."""
+    epochs: int | None = Field(None, ge=1)
+    """Passes over the pairs; by default more for fewer pairs (see `training/recipe.py`)."""
+    batch_size: int | None = Field(None, ge=2)
+    """Queries of a batch, whose passages are each other's negatives; by default from the pairs."""
     negatives_per_query: int = Field(1, ge=0)
     """Mined negatives of each query in a batch; others take their turn in later epochs."""
-    learning_rate: float = Field(5e-5, gt=0)
+    learning_rate: float | None = Field(None, gt=0)
+    """Peak of the schedule; by default from the width of the model."""
     warmup_share: float = Field(0.1, ge=0, lt=1)
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)

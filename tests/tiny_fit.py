@@ -63,7 +63,7 @@ class Run:
             return (dev or self.chance)()
 
         plan = plan_batches(
-            self.pairs, epochs=config.epochs, batch_size=8, negatives_per_query=1, seed=13
+            self.pairs, epochs=config.epochs or 1, batch_size=8, negatives_per_query=1, seed=13
         )
         self.result = fit(
             self.model,
@@ -72,6 +72,7 @@ class Run:
             loss=self.loss,
             dev=scored,
             config=config,
+            learning_rate=config.learning_rate or 1e-3,
             folder=self.folder,
             seed=seed,
             resume=resume,

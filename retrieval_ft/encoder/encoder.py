@@ -32,8 +32,9 @@ Role = Literal["query", "passage"]
 
 _BLOCK = 16_384
 """Texts that are tokenized, encoded and stored in the cache together."""
-_BUDGET = {"cpu": 4_096, "cuda": 131_072}
-"""Padded tokens of one batch. On CPU larger batches only leave the caches of the processor."""
+_BUDGET = {"cpu": 2_048, "cuda": 131_072}
+"""Padded tokens of one batch. On CPU larger batches leave the caches of the processor: bge-small
+encoded 9,000 tokens a second at 2,048, 8,200 at 1,024 and at 4,096, 7,400 at 8,192."""
 
 
 class Encoder:
@@ -108,7 +109,8 @@ class Encoder:
     def _embed(self, tokens: Tokens, *, advance: Callable[[int], None]) -> npt.NDArray[np.float32]:
         out = np.empty((len(tokens.ids), self.dimension), np.float32)
         pending = token_batches(tokens.lengths, budget=self.token_budget)[::-1]
-        with _inference(self.model):
+        # One autocast around all batches: the weights are cast once, not once a batch.
+        with _inference(self.model), self.precision.autocast(self.device):
             while pending:
                 rows = pending.pop()
                 vectors = self._forward([tokens.ids[i] for i in rows])
@@ -159,21 +161,26 @@ def load_model(path: Path, *, device: str = "auto") -> SentenceTransformer:
     Raises:
         DependencyError: the folder cannot be read as a sentence-transformers model.
     """
+    from safetensors import SafetensorError
     from sentence_transformers import SentenceTransformer
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
     try:
-        return SentenceTransformer(
+        model = SentenceTransformer(
             str(path),
             device=str(choose_device(device)),
             trust_remote_code=False,
             local_files_only=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+        # Without its files transformers makes a tokenizer to which every word is unknown.
+        if len(model.tokenizer) <= len(model.tokenizer.all_special_ids):
+            raise ValueError("its tokenizer has no vocabulary")
+        return model
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise DependencyError(
-            f"{path}: cannot be loaded as an embedding model ({error}); a sentence-transformers "
-            "folder with safetensors weights and a tokenizer is needed"
+            f"{path}: cannot be loaded as an embedding model ({' '.join(str(error).split())}); a "
+            "sentence-transformers folder with safetensors weights and a tokenizer is needed"
         ) from error
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 def model_card(
     *,
-    base: str,
-    dataset: str,
+    title: str,
+    origin: str,
     query_prompt: str,
     max_length: int,
     facts: Mapping[str, object],
@@ -16,8 +16,8 @@ def model_card(
     """Return README.md of an exported model.
 
     Args:
-        base: name of the base model.
-        dataset: what it was tuned on.
+        title: heading of the card.
+        origin: a sentence that says where the weights come from.
         query_prompt: saved in the model; serving must put it before each query.
         max_length: tokens at which texts are cut.
         facts: how it was made, label to value.
@@ -28,10 +28,10 @@ library_name: sentence-transformers
 pipeline_tag: sentence-similarity
 tags: [sentence-transformers, retrieval_ft, feature-extraction]
 ---
-# {base} tuned on {dataset}
+# {title}
 
-A text embedder for retrieval, fine-tuned by retrieval_ft. Vectors are L2-normalised; texts over
-{max_length} tokens are cut. Queries carry the prompt {query_prompt!r}, passages none.
+A text embedder for retrieval. {origin} Vectors are L2-normalised; texts over {max_length} tokens are
+cut. Queries carry the prompt {query_prompt!r}, passages none.
 
 ```python
 from sentence_transformers import SentenceTransformer

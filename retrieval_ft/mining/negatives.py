@@ -108,7 +108,8 @@ def mine(
     """Give every (query, positive) its hard negatives; no pair is lost.
 
     Candidates are the first `config.depth` of each ranking, taken in the order of their reciprocal
-    rank sum. A pair with too few survivors is filled with seeded random passages, and counted.
+    rank sum. A pair with too few survivors is filled with seeded random passages, which
+    carry no rank.
 
     Args:
         corpus: every passage; row i of `passage_vectors` is its i-th.
@@ -243,7 +244,6 @@ class _Miner:
             if self._duplicates_any(passage_id, relevant):
                 continue
             kept.append(Negative(passage_id, float(passage_vectors[row] @ query), None, None))
-            self.counts["filled_at_random"] += 1
         return tuple(kept)
 
     def _reason(self, candidate: Negative, relevant: frozenset[str], ceiling: float) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -24,22 +25,28 @@ _TRAIN_COST = 3.5
 
 def describe(config: Config) -> dict[str, Any]:
     """Resolved config, counts, lengths and truncation, steps, time estimate, first triplets."""
+    from retrieval_ft.training.recipe import resolve_recipe
+
     dataset, account = read_checked(config)
     bench = Workbench(config, dataset)
     encoder = encoder_of(bench.base_path, config.model, cached=False)
-    corpus, training = dataset.corpus, config.training
+    corpus = dataset.corpus
     lengths = {
         "passage": encoder.tokenize(corpus.passages, "passage"),
         "query": encoder.tokenize(dataset.queries.texts, "query"),
     }
     pairs = dataset.qrels["train"].pair_count
-    steps = training.epochs * -(-pairs // training.batch_size)
+    training = config.training
+    recipe = resolve_recipe(
+        training,
+        pairs=pairs,
+        hidden_size=encoder.model[0].auto_model.config.hidden_size,
+    )
+    steps = recipe.epochs * -(-pairs // recipe.batch_size)
     mean = {role: float(tokens.lengths.mean()) for role, tokens in lengths.items()}
     cut = min(training.max_length, encoder.max_length)
     passage = float(np.minimum(lengths["passage"].lengths, cut).mean())
-    trained = (
-        training.epochs * pairs * (mean["query"] + passage * (1 + training.negatives_per_query))
-    )
+    trained = recipe.epochs * pairs * (mean["query"] + passage * (1 + training.negatives_per_query))
     pool = min(len(corpus), training.dev_passages)
     encoded = 2 * mean["passage"] * len(corpus) + 2 * mean["query"] * len(dataset.queries)
     encoded += (training.evaluations + 2) * pool * mean["passage"]
@@ -57,6 +64,7 @@ def describe(config: Config) -> dict[str, Any]:
             }
             for role, tokens in lengths.items()
         },
+        "recipe": asdict(recipe),
         "steps": steps,
         "precision": encoder.precision.reason,
         "estimate": {
@@ -127,7 +135,7 @@ def plan_words(plan: dict[str, Any]) -> None:
         )
     estimate = plan["estimate"]
     out.print(
-        f"{plan['steps']} steps; about {estimate['minutes']} minutes here, from "
+        f"{', '.join(f'{k} {v}' for k, v in plan['recipe'].items())}: {plan['steps']} steps; about {estimate['minutes']} minutes here, from "
         f"{estimate['tokens_per_second']:,} tokens a second encoded ({plan['precision']})",
         markup=False,
     )

@@ -171,12 +171,13 @@ def _promote(run: Run, bench: Workbench, *, tuned: bool) -> None:
     from retrieval_ft.export.card import model_card
     from retrieval_ft.export.model import export_model
 
+    base = run.config.model.base
     card = model_card(
-        base=run.config.model.base,
-        dataset=f"{bench.dataset.name}: not better, so this is the base itself",
+        title=base,
+        origin=f"The weights of {base} itself: tuning on {bench.dataset.name} was not better.",
         query_prompt=bench.base.prompts["query"],
         max_length=bench.base.max_length,
-        facts={"weights": "those of the base model"},
+        facts={"tuned": "no"},
     )
     export_model(bench.base.serving_model(), target, card=card)
 

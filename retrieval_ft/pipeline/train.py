@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,8 +51,8 @@ class DevPool:
 def dev_pool(bench: Workbench, *, size: int) -> DevPool:
     """The whole corpus where it is small enough; else what matters most of it.
 
-    That is every relevant passage of a dev query, the candidates of the base model and of BM25 for
-    them, and passages drawn at random up to `size`.
+    That is every relevant passage of a dev query, then up to `size` the candidates of the base model
+    and of BM25 for them, first ranks first, then passages drawn at random.
     """
     dataset = bench.dataset
     corpus, queries, qrels = dataset.corpus, dataset.queries_of("dev"), dataset.qrels["dev"]
@@ -62,13 +63,18 @@ def dev_pool(bench: Workbench, *, size: int) -> DevPool:
     chosen: dict[str, None] = {}
     for query_id in queries.ids:
         chosen.update(dict.fromkeys(sorted(qrels.relevant(query_id))))
-    for query_id in queries.ids:
-        chosen.update(dict.fromkeys(dense.ids(query_id) + bm25.ids(query_id)))
+    hardest = (
+        ranking.ids(query_id)[rank : rank + 1]
+        for rank in range(_DEPTH)
+        for ranking in (dense, bm25)
+        for query_id in queries.ids
+    )
     generator = np.random.default_rng(bench.config.seed)
-    for row in generator.permutation(len(corpus)).tolist():
+    drawn = (corpus.ids[row] for row in generator.permutation(len(corpus)).tolist())
+    for passage_id in chain(chain.from_iterable(hardest), drawn):
         if len(chosen) >= size:
             break
-        chosen.setdefault(corpus.ids[row])
+        chosen.setdefault(passage_id)
     return DevPool(corpus.select(chosen), queries, qrels)
 
 
@@ -99,7 +105,7 @@ def _work(run: Run, bench: Workbench, pairs: Pairs, key: str) -> dict[str, Any]:
     pool = dev_pool(bench, size=config.training.dev_passages)
     encoder = encoder_of(bench.base_path, config.model, cached=False)
     check_exportable(encoder.model)
-    base_dev = pool.score(encoder)
+    base_dev = pool.score(bench.base)
     before = {name: tensor.clone() for name, tensor in encoder.model.state_dict().items()}
     fitted, work_done = _fit(run, bench, pairs, encoder, pool, key)
     alpha, curve = _soup(encoder, pool, before, config.training.soup_alphas)
@@ -131,15 +137,19 @@ def _fit(
     from retrieval_ft.training.fit import fit, graph_token_budget
     from retrieval_ft.training.loss import Collator, MaskedInfoNCE
     from retrieval_ft.training.plan import plan_batches
+    from retrieval_ft.training.recipe import resolve_recipe
 
-    config, dataset = run.config, bench.dataset
-    training, model = config.training, encoder.model
+    config, dataset, model = run.config, bench.dataset, encoder.model
+    training = config.training
+    recipe = resolve_recipe(
+        training, pairs=len(pairs), hidden_size=model[0].auto_model.config.hidden_size
+    )
     length = min(training.max_length, encoder.max_length)
     queries = dataset.queries_of("train")
     plan = plan_batches(
         pairs,
-        epochs=training.epochs,
-        batch_size=training.batch_size,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
         negatives_per_query=training.negatives_per_query,
         seed=config.seed,
     )
@@ -148,26 +158,27 @@ def _fit(
     passage_tokens = tokenize(
         model, dataset.corpus.passages, prompt=prompts["passage"], max_length=length
     )
-    free = psutil.virtual_memory().available
+    # Of the memory that the machine has, not of what is free now: the same inputs, the same bytes.
+    memory = psutil.virtual_memory().total
     if encoder.device.type == "cuda":
-        free = torch.cuda.mem_get_info(encoder.device)[0]
-    budget = graph_token_budget(model, free_bytes=free, max_length=length)
+        memory = torch.cuda.get_device_properties(encoder.device).total_memory
+    budget = training.graph_tokens or graph_token_budget(model, memory=memory, max_length=length)
     collator = Collator(
         query_tokens=dict(zip(queries.ids, query_tokens.ids, strict=True)),
         passage_tokens=dict(zip(dataset.corpus.ids, passage_tokens.ids, strict=True)),
         qrels=dataset.qrels["train"],
         pad_id=encoder.pad_id,
-        token_budget=min(encoder.token_budget, training.graph_tokens or budget),
+        token_budget=min(encoder.token_budget, budget),
     )
     loss = MaskedInfoNCE(
         model,
         precision=encoder.precision,
         temperature=training.temperature,
-        graph_tokens=training.graph_tokens or budget,
+        graph_tokens=budget,
     )
     if not run.resume:
         shutil.rmtree(run.folder / _STEPS, ignore_errors=True)
-    note(f"training: {len(pairs):,} pairs, {plan.steps:,} steps, batch {training.batch_size}")
+    note(f"training: {len(pairs):,} pairs, {plan.steps:,} steps, batch {recipe.batch_size}")
     result = fit(
         model,
         plan,
@@ -175,14 +186,15 @@ def _fit(
         loss=loss,
         dev=lambda: pool.score(encoder),
         config=training,
+        learning_rate=recipe.learning_rate,
         folder=run.folder / _STEPS / key[:16],  # checkpoints of other inputs are never resumed
         seed=config.seed,
         resume=run.resume,
     )
     return result, {
         "pairs": len(pairs),
-        "batch_size": training.batch_size,
-        "learning_rate": training.learning_rate,
+        **asdict(recipe),
+        "graph_tokens": budget,
         "max_length": length,
         "truncated_passages": float(passage_tokens.truncated.mean()),
         "dev_passages": len(pool.corpus),
@@ -214,8 +226,8 @@ def _card(run: Run, bench: Workbench, facts: dict[str, Any]) -> str:
     from retrieval_ft.export.card import model_card
 
     return model_card(
-        base=run.config.model.base,
-        dataset=bench.dataset.name,
+        title=f"{run.config.model.base} tuned on {bench.dataset.name}",
+        origin=f"Fine-tuned by retrieval_ft from {run.config.model.base}.",
         query_prompt=bench.base.prompts["query"],
         max_length=bench.base.max_length,
         facts={

@@ -17,7 +17,6 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 
 from retrieval_ft.config import TrainingConfig
@@ -42,8 +41,8 @@ class FitResult:
     log: tuple[dict[str, float], ...]
 
 
-def graph_token_budget(model: SentenceTransformer, *, free_bytes: int, max_length: int) -> int:
-    """Padded tokens whose activations fit in half of the free memory.
+def graph_token_budget(model: SentenceTransformer, *, memory: int, max_length: int) -> int:
+    """Padded tokens of a batch whose activations fit in 40% of the memory, in bytes.
 
     A transformer layer keeps about 34 h + 5 a s bytes a token at 2 bytes a number (Korthikanti et
     al., https://arxiv.org/abs/2205.05198, eq. 1; h hidden size, a heads, s sequence length); doubled
@@ -52,7 +51,7 @@ def graph_token_budget(model: SentenceTransformer, *, free_bytes: int, max_lengt
     config = model[0].auto_model.config
     heads, hidden = config.num_attention_heads, config.hidden_size
     per_token = 2 * config.num_hidden_layers * (34 * hidden + 5 * heads * max_length)
-    return max(max_length, int(free_bytes // 2 // per_token))
+    return max(max_length, int(0.4 * memory / per_token))
 
 
 def fit(
@@ -63,6 +62,7 @@ def fit(
     loss: MaskedInfoNCE,
     dev: DevScore,
     config: TrainingConfig,
+    learning_rate: float,
     folder: Path,
     seed: int,
     resume: bool,
@@ -75,7 +75,8 @@ def fit(
         collator: makes the tensors of a planned batch.
         loss: the scalar loss of a collated batch.
         dev: called at evenly spaced steps; larger `score` is better.
-        config: learning rate, schedule, evaluations, patience.
+        config: schedule, evaluations, patience, dropout.
+        learning_rate: peak of the schedule.
         folder: for checkpoints.
         seed: of dropout; the batches are in the plan already.
         resume: go on from the last whole checkpoint in `folder`; otherwise the folder is emptied.
@@ -97,6 +98,7 @@ def fit(
             loss=loss,
             dev=dev,
             config=config,
+            learning_rate=learning_rate,
             folder=folder,
             seed=seed,
             stop=stop,
@@ -124,9 +126,6 @@ def _prepare(model: SentenceTransformer, *, dropout: float) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = dropout
-    if torch.device(model.device).type == "cpu":
-        # torch's fused attention has a slow backward on CPU: eager was 1.3 to 1.5 times faster.
-        model[0].auto_model.set_attn_implementation("eager")
 
 
 def _last_checkpoint(folder: Path) -> Path | None:

@@ -146,6 +146,7 @@ def build_trainer(
     loss: MaskedInfoNCE,
     dev: DevScore,
     config: TrainingConfig,
+    learning_rate: float,
     folder: Path,
     seed: int,
     stop: threading.Event,
@@ -155,7 +156,7 @@ def build_trainer(
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(folder),
         num_train_epochs=1,  # the plan holds all epochs
-        learning_rate=config.learning_rate,
+        learning_rate=learning_rate,
         warmup_steps=round(config.warmup_share * plan.steps),
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,

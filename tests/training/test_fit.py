@@ -127,10 +127,10 @@ def test_the_progress_is_lines_and_nothing_else(run, capfd):
 
 def test_more_memory_keeps_more_and_one_text_always_fits(encoder):
     budgets = [
-        graph_token_budget(encoder.model, free_bytes=free, max_length=64)
-        for free in (0, 10**6, 10**8, 10**9)
+        graph_token_budget(encoder.model, memory=memory, max_length=64)
+        for memory in (0, 10**6, 10**8, 10**9)
     ]
     assert budgets[0] == 64
     assert budgets == sorted(budgets)
-    # two layers, 4 heads, hidden 32, 2 x the formula's bytes, half of the memory
-    assert budgets[-1] == 10**9 // 2 // (2 * 2 * (34 * 32 + 5 * 4 * 64))
+    # two layers, 4 heads, hidden 32, 2 x the formula's bytes, 40% of the memory
+    assert budgets[-1] == int(0.4 * 10**9 / (2 * 2 * (34 * 32 + 5 * 4 * 64)))

@@ -123,11 +123,13 @@ def test_a_query_that_stands_twice_is_encoded_once():
 
 
 @pytest.fixture
-def examples(pairs):
+def examples(data, pairs):
     plan = plan_batches(pairs, epochs=1, batch_size=16, negatives_per_query=2, seed=1)
     chosen = plan.batches[0]
     passages = [p for e in chosen for p in (e.positive_id, *e.negative_ids)]
     assert len(set(passages)) < len(passages)  # else nothing is shared
+    relevant = [data.qrels["train"].relevant(e.query_id) - {e.positive_id} for e in chosen]
+    assert set(passages) & frozenset().union(*relevant)  # else nothing is masked
     return chosen
 
 

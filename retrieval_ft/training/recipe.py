@@ -1,0 +1,41 @@
+"""The parts of the recipe that depend on how much there is to learn from, and on the model's size.
+
+A small set needs more passes and smaller batches to make enough steps; a wide model a smaller
+learning rate. What a config sets itself is left as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from retrieval_ft.config import TrainingConfig
+
+_RATE, _WIDTH = 2e-4, 384
+_EPOCHS = ((3_000, 3), (5_000, 2))
+_BATCH_SHARE, _SMALLEST, _LARGEST = 24, 16, 64
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long, how many at once, and how fast."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+
+
+def resolve_recipe(config: TrainingConfig, *, pairs: int, hidden_size: int) -> Recipe:
+    """Fill in what the config leaves open.
+
+    Args:
+        config: of the run.
+        pairs: (query, positive) pairs to train on.
+        hidden_size: width of the model; the rate falls with it.
+    """
+    epochs = next((count for limit, count in _EPOCHS if pairs < limit), 1)
+    batch = min(_LARGEST, max(_SMALLEST, pairs // _BATCH_SHARE // 8 * 8))
+    return Recipe(
+        epochs=config.epochs or epochs,
+        batch_size=config.batch_size or batch,
+        learning_rate=config.learning_rate or _RATE * _WIDTH / hidden_size,
+    )
