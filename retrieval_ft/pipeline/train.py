@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -108,7 +109,7 @@ def _work(run: Run, bench: Workbench, pairs: Pairs, key: str) -> dict[str, Any]:
     base_dev = pool.score(bench.base)
     before = {name: tensor.clone() for name, tensor in encoder.model.state_dict().items()}
     fitted, work_done = _fit(run, bench, pairs, encoder, pool, key)
-    alpha, curve = _soup(encoder, pool, before, config.training.soup_alphas)
+    alpha, curve = _soup(encoder, pool, before, config.training.soup_alphas, fitted.log)
     facts = {
         **work_done,
         "steps": fitted.steps,
@@ -202,15 +203,23 @@ def _fit(
 
 
 def _soup(
-    encoder: Encoder, pool: DevPool, before: dict[str, Any], alphas: tuple[float, ...]
+    encoder: Encoder,
+    pool: DevPool,
+    before: dict[str, Any],
+    alphas: tuple[float, ...],
+    log: Sequence[Mapping[str, float]],
 ) -> tuple[float, dict[str, float]]:
-    """Try less and less of the tuned weights on dev until it no longer helps; keep the best."""
+    """Try less and less of the tuned weights on dev until it no longer helps; keep the best.
+
+    The tuned weights themselves (alpha 1) were scored when their checkpoint was; that is in the log.
+    """
     from retrieval_ft.training.soup import mix
 
     tuned = {name: tensor.clone() for name, tensor in encoder.model.state_dict().items()}
-    curve: dict[str, float] = {}
-    best_alpha, best_score = 1.0, -1.0
-    for alpha in sorted(alphas, reverse=True):
+    best = max((row for row in log if "eval_score" in row), key=lambda row: row["eval_score"])
+    curve = {"1": best[f"eval_{_METRIC}"]}
+    best_alpha, best_score = 1.0, best["eval_score"]
+    for alpha in sorted(set(alphas) - {1.0}, reverse=True):
         encoder.model.load_state_dict(mix(before, tuned, alpha=alpha))
         found = pool.score(encoder)
         curve[f"{alpha:g}"] = found[_METRIC]
@@ -237,6 +246,6 @@ def _card(run: Run, bench: Workbench, facts: dict[str, Any]) -> str:
             "batch size": facts["batch_size"],
             "share of tuned weights (soup alpha, chosen on dev)": facts["soup_alpha"],
             "dev recall@10, base": round(facts["dev_base"][_METRIC], 4),
-            "dev recall@10, this model": round(max(facts["soup_dev"].values()), 4),
+            "dev recall@10, this model": round(facts["soup_dev"][f"{facts['soup_alpha']:g}"], 4),
         },
     )

@@ -1,0 +1,38 @@
+import pytest
+
+from retrieval_ft import config as configs
+from retrieval_ft.dataset import beir
+from retrieval_ft.pipeline.train import dev_pool
+from retrieval_ft.pipeline.workbench import Workbench
+
+
+@pytest.fixture
+def bench(model_folder, dataset_folder):
+    raw = {
+        "data": {"path": str(dataset_folder)},
+        "model": {"base": str(model_folder), "device": "cpu", "precision": "fp32"},
+    }
+    return Workbench(configs.from_mapping(raw, source="test"), beir.read(dataset_folder))
+
+
+def test_a_small_corpus_is_taken_whole(bench):
+    pool = dev_pool(bench, size=len(bench.dataset.corpus))
+    assert pool.corpus is bench.dataset.corpus
+    assert pool.queries.ids == bench.dataset.qrels["dev"].query_ids
+
+
+def test_a_large_corpus_is_cut_to_size_around_the_relevant_and_the_hardest(bench):
+    dev = bench.dataset.qrels["dev"]
+    relevant = {passage for query in dev.query_ids for passage in dev.relevant(query)}
+    pool = dev_pool(bench, size=20)
+    assert len(pool.corpus) == 20
+    assert relevant <= set(pool.corpus.ids)
+    first = bench.lexical_ranking("dev", k=1)
+    assert {p for query in dev.query_ids for p in first.ids(query)} <= set(pool.corpus.ids)
+    assert dev_pool(bench, size=20).corpus == pool.corpus
+
+
+def test_the_relevant_passages_stay_however_small_the_pool(bench):
+    dev = bench.dataset.qrels["dev"]
+    relevant = {passage for query in dev.query_ids for passage in dev.relevant(query)}
+    assert set(dev_pool(bench, size=1).corpus.ids) == relevant
