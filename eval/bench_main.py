@@ -22,8 +22,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
-QUICK = ["training.epochs=1", "training.batch_size=512", "training.max_length=32"]
-QUICK += ["training.evaluations=1", "model.max_length=64"]
+QUICK = ["training.epochs=1", "training.batch_size=512", "training.negatives_per_query=0"]
+QUICK += ["training.max_length=16", "training.evaluations=1", "training.soup_alphas=[1.0]"]
+QUICK += ["model.max_length=32"]
 
 
 def run_job(arguments: list[str], *, home: Path) -> tuple[dict[str, Any], float]:
@@ -86,6 +87,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the whole JSON document")
     parser.add_argument("--set", choices=("cwe", "hpo"), default="cwe", help="which data set")
     options = parser.parse_args()
+    if options.quick and options.set != "cwe":
+        parser.error("--quick goes with the small set: --set cwe")
     found = measure(options.set, quick=options.quick)
     document = {
         "schema_version": 1,

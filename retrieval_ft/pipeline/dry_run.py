@@ -19,8 +19,8 @@ from retrieval_ft.pipeline.workbench import Workbench, encoder_of
 
 _TRIPLETS = 3
 _SAMPLE = 200
-_TRAIN_COST = 3.5
-"""Forward and backward of a token, in forwards."""
+_TRAIN_COST = 2.8
+"""A trained token in encoded ones: bge-small trained 2,700 a second where it encoded 7,600."""
 
 
 def describe(config: Config) -> dict[str, Any]:
