@@ -101,7 +101,7 @@ class TrainingConfig(_Section):
     """Dropout while training."""
     max_length: int = Field(128, ge=16)
     """Tokens of a text while training; never more than model.max_length. On `cwe` (a third of the
-    passages are longer than 128) 256 took 1.5 times as long and found the same on dev."""
+    passages are longer than 128) 256 took 1.5 times as long and was no better on dev."""
     graph_tokens: int | None = Field(None, ge=1)
     """Padded tokens of a batch whose activations are kept; a larger batch goes through GradCache.
     By default from the free memory."""
