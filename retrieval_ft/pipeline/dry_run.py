@@ -134,8 +134,9 @@ def plan_words(plan: dict[str, Any]) -> None:
             markup=False,
         )
     estimate = plan["estimate"]
+    recipe = ", ".join(f"{name} {value}" for name, value in plan["recipe"].items())
     out.print(
-        f"{', '.join(f'{k} {v}' for k, v in plan['recipe'].items())}: {plan['steps']} steps; about {estimate['minutes']} minutes here, from "
+        f"{recipe}: {plan['steps']} steps; about {estimate['minutes']} minutes here, from "
         f"{estimate['tokens_per_second']:,} tokens a second encoded ({plan['precision']})",
         markup=False,
     )

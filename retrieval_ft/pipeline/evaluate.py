@@ -21,7 +21,7 @@ from retrieval_ft.evaluation import (
 from retrieval_ft.index import FusionSpec, depth_for, fuse
 from retrieval_ft.pipeline.run import Run, StageRecord
 from retrieval_ft.pipeline.train import CANDIDATE
-from retrieval_ft.pipeline.workbench import Workbench, encoder_of
+from retrieval_ft.pipeline.workbench import Workbench, dense_index, dense_ranking, encoder_of
 
 if TYPE_CHECKING:
     from retrieval_ft.encoder.encoder import Encoder
@@ -70,11 +70,11 @@ def rank_systems(bench: Workbench, encoder: Encoder) -> Systems:
     """
     k = bench.config.evaluation.depth
     depth = depth_for(k)
-    index = bench.dense(encoder)
+    index = dense_index(encoder, bench.dataset.corpus)
 
     def sides(split: Split) -> tuple[Ranking, Ranking]:
         queries = bench.dataset.queries_of(split)
-        dense = bench.dense_ranking(encoder, index, queries, k=depth)
+        dense = dense_ranking(encoder, index, queries, k=depth)
         return bench.lexical_ranking(split, k=depth), dense
 
     fusion = FusionSpec()
@@ -104,13 +104,18 @@ def evaluate_run(
     )
 
 
+def promoted_fusion(evaluated: StageRecord) -> FusionSpec:
+    """The fusion that dev chose for the promoted embedder."""
+    return FusionSpec(**evaluated.facts["choices"][f"{evaluated.facts['promoted']}_fusion"])
+
+
 def _work(run: Run, bench: Workbench) -> dict[str, Any]:
     config, qrels = run.config, bench.dataset.qrels["test"]
     tuned_encoder = encoder_of(run.folder / CANDIDATE, config.model)
     base, tuned = rank_systems(bench, bench.base), rank_systems(bench, tuned_encoder)
     k = config.evaluation.depth
     rankings = {
-        "bm25": _cut(bench.lexical_ranking("test", k=k), k),
+        "bm25": bench.lexical_ranking("test", k=k),
         "base_dense": base.dense,
         "base_hybrid": base.hybrid,
         "tuned_dense": tuned.dense,

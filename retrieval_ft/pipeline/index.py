@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from retrieval_ft.index import DenseIndex, FusionSpec, HybridIndex
-from retrieval_ft.pipeline.evaluate import MODEL
+from retrieval_ft.index import HybridIndex
+from retrieval_ft.pipeline.evaluate import MODEL, promoted_fusion
 from retrieval_ft.pipeline.run import Run, StageRecord
-from retrieval_ft.pipeline.workbench import Workbench, embedding_cache
+from retrieval_ft.pipeline.workbench import Workbench, dense_index, serving_encoder
 
 FOLDER = "index"
 
@@ -19,22 +19,13 @@ def index_run(
     config = run.config
 
     def work(_: str) -> dict[str, Any]:
-        from retrieval_ft.encoder.encoder import load_encoder
-
-        # As it will be loaded to search: the prompts and the length are the ones saved in it.
-        encoder = load_encoder(
-            run.folder / MODEL,
-            device=config.model.device,
-            precision=config.model.precision,
-            cache_root=embedding_cache(),
-        )
+        encoder = serving_encoder(run.folder / MODEL, config.model)
         corpus = bench.dataset.corpus
-        promoted = evaluated.facts["promoted"]
         index = HybridIndex(
             corpus=corpus,
             lexical=bench.lexical,
-            dense=DenseIndex.build(corpus.ids, encoder.encode(corpus.passages, role="passage")),
-            fusion=FusionSpec(**evaluated.facts["choices"][f"{promoted}_fusion"]),
+            dense=dense_index(encoder, corpus),
+            fusion=promoted_fusion(evaluated),
             encoder_fingerprint=encoder.fingerprint,
             encoder_path=f"../{MODEL}",
         )

@@ -13,7 +13,7 @@ from retrieval_ft.dataset import Negative, Pair, Pairs
 from retrieval_ft.errors import DataError
 from retrieval_ft.mining import MinedPairs, mine
 from retrieval_ft.pipeline.run import Run, StageRecord
-from retrieval_ft.pipeline.workbench import Workbench
+from retrieval_ft.pipeline.workbench import Workbench, dense_index, dense_ranking
 
 FOLDER = "mined"
 
@@ -26,12 +26,12 @@ def mine_pairs(run: Run, bench: Workbench, prepared: StageRecord) -> tuple[Pairs
     def work(_: str) -> dict[str, Any]:
         corpus, queries = bench.dataset.corpus, bench.dataset.queries_of("train")
         depth = config.mining.depth
-        dense = bench.dense(bench.base)
+        dense = dense_index(bench.base, corpus)
         mined = mine(
             corpus,
             queries,
             qrels=bench.dataset.qrels["train"],
-            dense=bench.dense_ranking(bench.base, dense, queries, k=depth),
+            dense=dense_ranking(bench.base, dense, queries, k=depth),
             bm25=bench.lexical_ranking("train", k=depth),
             query_vectors=bench.base.encode(queries.texts, role="query"),
             passage_vectors=bench.base.encode(corpus.passages, role="passage"),

@@ -14,15 +14,15 @@ from retrieval_ft.index import FusionSpec, HybridIndex
 from retrieval_ft.index.hybrid import Mode
 from retrieval_ft.models import resolve
 from retrieval_ft.pipeline import prepare
-from retrieval_ft.pipeline.evaluate import MODEL, rank_systems
+from retrieval_ft.pipeline.evaluate import MODEL, promoted_fusion, rank_systems
 from retrieval_ft.pipeline.index import FOLDER as INDEX
 from retrieval_ft.pipeline.run import CONFIG, Run
 from retrieval_ft.pipeline.target import is_run
 from retrieval_ft.pipeline.workbench import (
     Workbench,
-    embedding_cache,
     encoder_of,
     lexical_spec,
+    serving_encoder,
 )
 
 if TYPE_CHECKING:
@@ -83,25 +83,16 @@ def build_index(
 
     The fusion is the one that dev chose for the run's promoted model; elsewhere RRF.
     """
-    from retrieval_ft.encoder.encoder import load_encoder
-
     run = _run_of(config, target)
     source = run / prepare.FOLDER if run else prepare.source_folder(config.data)
     of_config = target is None or target.is_file()
     folder = out or (config.run_folder if run or of_config else source) / INDEX
     corpus = beir.read_corpus(source / "corpus.jsonl")
     path = _model_path(config, run, model)
-    # Prompts and length are the ones saved in the model: as it will be loaded to search.
-    encoder = load_encoder(
-        path,
-        device=config.model.device,
-        precision=config.model.precision,
-        cache_root=embedding_cache(),
-    )
+    encoder = serving_encoder(path, config.model)
     fusion, place = FusionSpec(), str(path.resolve())
     if run and path == run / MODEL:
-        facts = Run(config, resume=False).record("evaluate").facts
-        fusion = FusionSpec(**facts["choices"][f"{facts['promoted']}_fusion"])
+        fusion = promoted_fusion(Run(config, resume=False).record("evaluate"))
         place = f"../{MODEL}" if folder == run / INDEX else place  # so that a run can be moved
     index = HybridIndex.build(
         corpus,

@@ -14,9 +14,8 @@ from retrieval_ft import artifacts
 from retrieval_ft.console import note
 from retrieval_ft.dataset import Corpus, Pairs, Qrels, Queries
 from retrieval_ft.evaluation import evaluate
-from retrieval_ft.index import DenseIndex, rank_dense
 from retrieval_ft.pipeline.run import Run, StageRecord
-from retrieval_ft.pipeline.workbench import Workbench, encoder_of
+from retrieval_ft.pipeline.workbench import Workbench, dense_index, dense_ranking, encoder_of
 
 if TYPE_CHECKING:
     from retrieval_ft.encoder.encoder import Encoder
@@ -39,11 +38,7 @@ class DevPool:
 
     def score(self, encoder: Encoder) -> dict[str, float]:
         """Dense recall@10 and nDCG@10; `score` is the recall, nDCG deciding between equals."""
-        index = DenseIndex.build(
-            self.corpus.ids, encoder.encode(self.corpus.passages, role="passage")
-        )
-        vectors = encoder.encode(self.queries.texts, role="query")
-        ranking = rank_dense(index, self.queries, vectors, k=10)
+        ranking = dense_ranking(encoder, dense_index(encoder, self.corpus), self.queries, k=10)
         found = evaluate(ranking, self.qrels, metrics=(_METRIC, "ndcg@10"))
         recall, ndcg = found.mean(_METRIC), found.mean("ndcg@10")
         return {"score": recall + ndcg / 1000, "recall@10": recall, "ndcg@10": ndcg}
@@ -59,7 +54,7 @@ def dev_pool(bench: Workbench, *, size: int) -> DevPool:
     corpus, queries, qrels = dataset.corpus, dataset.queries_of("dev"), dataset.qrels["dev"]
     if len(corpus) <= size:
         return DevPool(corpus, queries, qrels)
-    dense = bench.dense_ranking(bench.base, bench.dense(bench.base), queries, k=_DEPTH)
+    dense = dense_ranking(bench.base, dense_index(bench.base, corpus), queries, k=_DEPTH)
     bm25 = bench.lexical_ranking("dev", k=_DEPTH)
     chosen: dict[str, None] = {}
     for query_id in queries.ids:

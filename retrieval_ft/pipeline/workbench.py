@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from retrieval_ft import artifacts
 from retrieval_ft.config import Config, LexicalConfig, ModelConfig
 from retrieval_ft.console import note
-from retrieval_ft.dataset import Dataset, Queries, Ranking, Split
+from retrieval_ft.dataset import Corpus, Dataset, Queries, Ranking, Split
 from retrieval_ft.index import DenseIndex, LexicalIndex, LexicalSpec, rank_dense, rank_lexical
 from retrieval_ft.models import resolve
 from retrieval_ft.packages import home
@@ -50,20 +50,19 @@ class Workbench:
             corpus.ids, corpus.passages, spec=lexical_spec(self.config.lexical)
         )
 
-    def dense(self, encoder: Encoder) -> DenseIndex:
-        """A Flat index over the corpus under an encoder."""
-        corpus = self.dataset.corpus
-        return DenseIndex.build(corpus.ids, encoder.encode(corpus.passages, role="passage"))
-
     def lexical_ranking(self, split: Split, *, k: int) -> Ranking:
         """BM25 ranking of a split's queries."""
         return rank_lexical(self.lexical, self.dataset.queries_of(split), k=k)
 
-    def dense_ranking(
-        self, encoder: Encoder, index: DenseIndex, queries: Queries, *, k: int
-    ) -> Ranking:
-        """Dense ranking of queries under an encoder."""
-        return rank_dense(index, queries, encoder.encode(queries.texts, role="query"), k=k)
+
+def dense_index(encoder: Encoder, corpus: Corpus) -> DenseIndex:
+    """A Flat index over a corpus under an encoder."""
+    return DenseIndex.build(corpus.ids, encoder.encode(corpus.passages, role="passage"))
+
+
+def dense_ranking(encoder: Encoder, index: DenseIndex, queries: Queries, *, k: int) -> Ranking:
+    """Dense ranking of queries under the encoder that the index was built with."""
+    return rank_dense(index, queries, encoder.encode(queries.texts, role="query"), k=k)
 
 
 def encoder_of(path: Path, config: ModelConfig, *, cached: bool = True) -> Encoder:
@@ -78,6 +77,15 @@ def encoder_of(path: Path, config: ModelConfig, *, cached: bool = True) -> Encod
         query_prompt=config.query_prompt,
         passage_prompt=config.passage_prompt,
         cache_root=embedding_cache() if cached else None,
+    )
+
+
+def serving_encoder(path: Path, config: ModelConfig) -> Encoder:
+    """Load a model folder as a search will: the prompts and the length are the ones saved in it."""
+    from retrieval_ft.encoder.encoder import load_encoder
+
+    return load_encoder(
+        path, device=config.device, precision=config.precision, cache_root=embedding_cache()
     )
 
 

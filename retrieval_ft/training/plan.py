@@ -1,7 +1,6 @@
 """Which pairs stand in which batch, decided before training from the seed alone.
 
-The whole run is laid out first, so that a resumed run sees the same batches, the step count is known
-to `--dry-run`, and no two pairs of one query ever meet in a batch (each would be the other's false
+The whole run is laid out first, so that a resumed run sees the same batches, and no two pairs of one query ever meet in a batch (each would be the other's false
 negative but for the mask, and the second adds nothing).
 """
 
