@@ -1,5 +1,6 @@
 """The canonical dataset: frozen types, and the BEIR layout that holds them on disk."""
 
+from retrieval_ft.dataset.documents import Document, Link, Section
 from retrieval_ft.dataset.types import (
     SPLITS,
     Corpus,
@@ -17,11 +18,14 @@ __all__ = [
     "SPLITS",
     "Corpus",
     "Dataset",
+    "Document",
+    "Link",
     "Negative",
     "Pair",
     "Pairs",
     "Qrels",
     "Queries",
     "Ranking",
+    "Section",
     "Split",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +20,20 @@ SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 @dataclass(frozen=True)
 class Corpus:
-    """Passages in columns: `ids`, `titles` and `texts` have one length and one order."""
+    """Passages in columns: `ids`, `titles` and `texts` have one length and one order.
+
+    `metadata` has the same, or is empty where no passage has any. Its keys are the user's, but for
+    `document` (id of the document that a passage was cut from), `headings` (those above it) and
+    `span` (its start and end in the document's text, in characters).
+    """
 
     ids: tuple[str, ...]
     texts: tuple[str, ...]
     titles: tuple[str, ...]
+    metadata: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
+        _check_metadata(self.metadata, rows=len(self.ids))
         if not len(self.ids) == len(self.texts) == len(self.titles):
             raise ValueError(
                 f"corpus columns differ in length: {len(self.ids)} ids, {len(self.texts)} texts, "
@@ -48,7 +55,16 @@ class Corpus:
             tuple(self.ids[row] for row in rows),
             tuple(self.texts[row] for row in rows),
             tuple(self.titles[row] for row in rows),
+            tuple(self.metadata[row] for row in rows) if self.metadata else (),
         )
+
+    def metadata_of(self, passage_id: str) -> Mapping[str, Any]:
+        """Metadata of one passage; empty where it has none."""
+        return self.metadata[self.index_of[passage_id]] if self.metadata else {}
+
+    def document_of(self, passage_id: str) -> str:
+        """Id of the document that a passage was cut from: its own where it is a whole one."""
+        return str(self.metadata_of(passage_id).get("document", passage_id))
 
     @cached_property
     def passages(self) -> tuple[str, ...]:
@@ -60,12 +76,18 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Queries:
-    """Queries in columns: `ids` and `texts` have one length and one order."""
+    """Queries in columns: `ids` and `texts` have one length and one order.
+
+    `metadata` has the same, or is empty where no query has any. Its keys are the user's, but for
+    `origin` (how a query was generated; absent from one that a person asked) and `time` (ISO 8601).
+    """
 
     ids: tuple[str, ...]
     texts: tuple[str, ...]
+    metadata: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
+        _check_metadata(self.metadata, rows=len(self.ids))
         if len(self.ids) != len(self.texts):
             raise ValueError(
                 f"query columns differ in length: {len(self.ids)} ids, {len(self.texts)} texts"
@@ -82,7 +104,20 @@ class Queries:
     def select(self, ids: Iterable[str]) -> Queries:
         """Return the named queries, in the order of `ids`."""
         chosen = tuple(ids)
-        return Queries(chosen, tuple(self.text_of[query_id] for query_id in chosen))
+        return Queries(
+            chosen,
+            tuple(self.text_of[query_id] for query_id in chosen),
+            tuple(self.metadata_of(query_id) for query_id in chosen) if self.metadata else (),
+        )
+
+    @cached_property
+    def index_of(self) -> Mapping[str, int]:
+        """Position of each query id in this object."""
+        return {query_id: i for i, query_id in enumerate(self.ids)}
+
+    def metadata_of(self, query_id: str) -> Mapping[str, Any]:
+        """Metadata of one query; empty where it has none."""
+        return self.metadata[self.index_of[query_id]] if self.metadata else {}
 
 
 @dataclass(frozen=True)
@@ -117,6 +152,9 @@ class Dataset:
     corpus: Corpus
     queries: Queries
     qrels: Mapping[Split, Qrels]
+    views: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Query id -> passage id -> the text that training sees in place of the passage. A query taken
+    from a passage has one: the passage without the query's words, or finding it teaches nothing."""
 
     def queries_of(self, split: Split) -> Queries:
         """The queries that a split judges, sorted by id."""
@@ -179,3 +217,8 @@ class Ranking:
         if query_id in self.hits:
             return self.hits[query_id][1]
         return np.zeros(0, np.float32)
+
+
+def _check_metadata(metadata: tuple[Mapping[str, Any], ...], *, rows: int) -> None:
+    if metadata and len(metadata) != rows:
+        raise ValueError(f"{len(metadata)} rows of metadata for {rows} ids")
