@@ -117,9 +117,9 @@ def test_every_fault_has_a_line():
     assert len(message.splitlines()) == 2
 
 
-@pytest.mark.parametrize("data", [{}, {"path": "x", "builder": "cwe"}])
+@pytest.mark.parametrize("data", [{}, {"path": "x", "builder": "cwe"}, {"path": "x", "name": "y"}])
 def test_the_data_is_named_in_one_way(data):
-    assert "data: give either data.path (a folder in BEIR layout) or data.builder" in fault(
+    assert "data: give one of data.path (documents, rows or a folder in BEIR layout)" in fault(
         data=data
     )
 

@@ -70,10 +70,11 @@ def rank_systems(bench: Workbench, encoder: Encoder) -> Systems:
     """
     k = bench.config.evaluation.depth
     depth = depth_for(k)
-    index = dense_index(encoder, bench.dataset.corpus)
+    whole = dense_index(encoder, bench.dataset.corpus)
 
     def sides(split: Split) -> tuple[Ranking, Ranking]:
-        queries = bench.dataset.queries_of(split)
+        queries, corpus = bench.dataset.queries_of(split), bench.corpus_of(split)
+        index = whole if corpus is bench.dataset.corpus else dense_index(encoder, corpus)
         dense = dense_ranking(encoder, index, queries, k=depth)
         return bench.lexical_ranking(split, k=depth), dense
 

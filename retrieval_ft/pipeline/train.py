@@ -50,8 +50,8 @@ def dev_pool(bench: Workbench, *, size: int) -> DevPool:
     That is every relevant passage of a dev query, then up to `size` the candidates of the base model
     and of BM25 for them, first ranks first, then passages drawn at random.
     """
-    dataset = bench.dataset
-    corpus, queries, qrels = dataset.corpus, dataset.queries_of("dev"), dataset.qrels["dev"]
+    corpus, qrels = bench.corpus_of("dev"), bench.dataset.qrels["dev"]
+    queries = bench.dataset.queries_of("dev")
     if len(corpus) <= size:
         return DevPool(corpus, queries, qrels)
     dense = dense_ranking(bench.base, dense_index(bench.base, corpus), queries, k=_DEPTH)
@@ -154,6 +154,10 @@ def _fit(
     passage_tokens = tokenize(
         model, dataset.corpus.passages, prompt=prompts["passage"], max_length=length
     )
+    views = {(q, p): text for q, row in dataset.views.items() for p, text in row.items()}
+    view_tokens = tokenize(
+        model, list(views.values()), prompt=prompts["passage"], max_length=length
+    )
     # Of the memory that the machine has, not of what is free now: the same inputs, the same bytes.
     memory = psutil.virtual_memory().total
     if encoder.device.type == "cuda":
@@ -165,6 +169,7 @@ def _fit(
         qrels=dataset.qrels["train"],
         pad_id=encoder.pad_id,
         token_budget=min(encoder.token_budget, budget),
+        view_tokens=dict(zip(views, view_tokens.ids, strict=True)),
     )
     loss = MaskedInfoNCE(
         model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,14 +46,34 @@ class Workbench:
     @cached_property
     def lexical(self) -> LexicalIndex:
         """BM25 over the whole corpus."""
-        corpus = self.dataset.corpus
-        return LexicalIndex.build(
-            corpus.ids, corpus.passages, spec=lexical_spec(self.config.lexical)
-        )
+        return self._lexical_over(self.dataset.corpus)
+
+    def corpus_of(self, split: Split) -> Corpus:
+        """The passages that a split's queries are ranked against.
+
+        That is the corpus; a passage that a query of the split was taken from stands there as that
+        query's view, since the words of the query would give the whole passage away.
+        """
+        dataset = self.dataset
+        queries = dataset.qrels[split].query_ids if dataset.views else ()
+        views = {p: text for q in queries for p, text in dataset.views.get(q, {}).items()}
+        if not views:
+            return dataset.corpus
+        corpus = dataset.corpus
+        rows = zip(corpus.ids, corpus.titles, corpus.texts, strict=True)
+        shown = [("", views[p]) if p in views else (title, text) for p, title, text in rows]
+        titles, texts = zip(*shown, strict=True)
+        return replace(corpus, titles=titles, texts=texts)
 
     def lexical_ranking(self, split: Split, *, k: int) -> Ranking:
         """BM25 ranking of a split's queries."""
-        return rank_lexical(self.lexical, self.dataset.queries_of(split), k=k)
+        corpus = self.corpus_of(split)
+        index = self.lexical if corpus is self.dataset.corpus else self._lexical_over(corpus)
+        return rank_lexical(index, self.dataset.queries_of(split), k=k)
+
+    def _lexical_over(self, corpus: Corpus) -> LexicalIndex:
+        spec = lexical_spec(self.config.lexical)
+        return LexicalIndex.build(corpus.ids, corpus.passages, spec=spec)
 
 
 def dense_index(encoder: Encoder, corpus: Corpus) -> DenseIndex:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +29,8 @@ from retrieval_ft.training.plan import Example
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+_Column = tuple[str, str]
+"""A passage as one query sees it: (query id, passage id), or ("", passage id) as it stands."""
 TokenLists = Mapping[str, npt.NDArray[np.int32]]
 
 
@@ -53,6 +55,8 @@ class Collator:
     """Turns planned examples into the tensors of a batch: distinct texts, targets and the mask.
 
     The texts of a batch are cut into micro-batches of similar length, `token_budget` tokens each.
+    A positive that has a view for its query (`Dataset.views`) is encoded as that view; to every
+    other query a view is its passage.
     """
 
     query_tokens: TokenLists
@@ -60,29 +64,29 @@ class Collator:
     qrels: Qrels
     pad_id: int
     token_budget: int
+    view_tokens: Mapping[tuple[str, str], npt.NDArray[np.int32]] = field(default_factory=dict)
+    """(query id, passage id) -> tokens of what is encoded in place of the passage."""
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
         """Collate examples; see `MaskedInfoNCE.forward` for the keys."""
         query_ids = list(dict.fromkeys(example.query_id for example in examples))
-        passage_ids = list(
-            dict.fromkeys(
-                passage_id
-                for example in examples
-                for passage_id in (example.positive_id, *example.negative_ids)
-            )
-        )
         row_of_query = {query_id: row for row, query_id in enumerate(query_ids)}
-        row_of_passage = {passage_id: row for row, passage_id in enumerate(passage_ids)}
+        columns: dict[_Column, int] = {}
+        for example in examples:
+            for column in (self._positive(example), *(("", p) for p in example.negative_ids)):
+                columns.setdefault(column, len(columns))
+        columns_of: dict[str, list[int]] = {}
+        for (_, passage_id), column_number in columns.items():
+            columns_of.setdefault(passage_id, []).append(column_number)
         rows = [self.query_tokens[q] for q in query_ids]
-        rows += [self.passage_tokens[p] for p in passage_ids]
+        rows += [self.view_tokens[c] if c[0] else self.passage_tokens[c[1]] for c in columns]
         lengths = np.array([len(row) for row in rows])
         groups = token_batches(lengths, budget=self.token_budget)
-        target = [row_of_passage[example.positive_id] for example in examples]
-        masked = np.zeros((len(examples), len(passage_ids)), np.bool_)
+        target = [columns[self._positive(example)] for example in examples]
+        masked = np.zeros((len(examples), len(columns)), np.bool_)
         for i, example in enumerate(examples):
             for passage_id in self.qrels.relevant(example.query_id):
-                if passage_id in row_of_passage:
-                    masked[i, row_of_passage[passage_id]] = True
+                masked[i, columns_of.get(passage_id, [])] = True
             masked[i, target[i]] = False
         return {
             "micro_batches": [
@@ -90,10 +94,14 @@ class Collator:
             ],
             "place": torch.from_numpy(np.argsort(np.concatenate(groups), kind="stable")),
             "query_rows": torch.tensor([row_of_query[example.query_id] for example in examples]),
-            "passages": len(passage_ids),
+            "passages": len(columns),
             "target": torch.tensor(target),
             "masked": torch.from_numpy(masked),
         }
+
+    def _positive(self, example: Example) -> _Column:
+        column = (example.query_id, example.positive_id)
+        return column if column in self.view_tokens else ("", example.positive_id)
 
 
 class MaskedInfoNCE(nn.Module):

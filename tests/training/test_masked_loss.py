@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -120,6 +122,22 @@ def test_a_query_that_stands_twice_is_encoded_once():
     assert batch["query_rows"].tolist() == [0, 0]
     assert batch["target"].tolist() == [0, 1]
     assert batch["masked"].tolist() == [[False, True, False], [True, False, False]]
+
+
+def test_a_view_is_encoded_for_its_own_query_and_is_its_passage_to_the_others():
+    collator, _ = small_collator()
+    seen = {("q1", "a"): np.full(6, 90, np.int32), ("q3", "c"): np.full(2, 91, np.int32)}
+    collator = replace(collator, view_tokens=seen)
+    examples = [Example("q1", "a", ("c",)), Example("q2", "b", ("a",)), Example("q3", "c", ())]
+    batch = collator(examples)
+    first = [row[0] for part in batch["micro_batches"] for row in part["input_ids"].tolist()]
+    columns = [first[place] for place in batch["place"].tolist()][3:]
+    c, b, a = (int(collator.passage_tokens[name][0]) for name in "cba")
+    assert columns == [90, c, b, a, 91]
+    assert batch["target"].tolist() == [0, 2, 4]
+    hidden = [[columns[i] for i in np.flatnonzero(row)] for row in batch["masked"].numpy()]
+    # q1 has a and c for its own, however they are seen; q3 has c (and d).
+    assert hidden == [[c, a, 91], [], [c]]
 
 
 @pytest.fixture
