@@ -224,6 +224,8 @@ class TrainingConfig(_Section):
 
     epochs: int | None = Field(None, ge=1)
     """Passes over the pairs; by default more for fewer pairs (see `training/recipe.py`)."""
+    max_steps: int | None = Field(None, ge=1)
+    """Optimizer steps at most, whatever the epochs; the schedule ends there."""
     batch_size: int | None = Field(None, ge=2)
     """Queries of a batch, whose passages are each other's negatives; by default from the pairs."""
     negatives_per_query: int = Field(1, ge=0)

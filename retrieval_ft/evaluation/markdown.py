@@ -128,6 +128,35 @@ def _differences(document: Document) -> list[str]:
     ]
 
 
+def _slices(document: Document) -> list[str]:
+    slices = document.get("slices")
+    if not slices:
+        return []
+    systems = list(document["systems"])
+    rows = [
+        [escape(found["name"]), f"{found['queries']:,}"]
+        + [f"{found['systems'][name]['recall@10']:.4f}" for name in systems]
+        for found in slices
+    ]
+    header = ["test queries", "n", *(escape(label(name)) for name in systems)]
+    return ["## Seen and unseen documents, R@10", "", *_table(header, rows, left=1)]
+
+
+def _hygiene(document: Document) -> list[str]:
+    rows = [
+        [escape(row["check"]), f"{row['touched']:,}", f"{row['of']:,}", escape(row["done"])]
+        for row in document.get("hygiene") or ()
+    ]
+    if not rows:
+        return []
+    table = _table(["check", "touched", "of", "what was done"], rows, left=1)
+    return ["## Hygiene", "", *table]
+
+
+def _warnings(document: Document) -> list[str]:
+    return [f"- {escape(sentence)}" for sentence in document.get("warnings") or ()]
+
+
 def _choices(document: Document) -> list[str]:
     choices = document.get("choices")
     if not choices:
@@ -185,10 +214,14 @@ def report_markdown(document: Document) -> str:
     sections = [
         [f"# Verdict: {escape(document['verdict'])}"],
         [f"Reason: {escape(document['reason'])}"] if document.get("reason") else [],
+        _warnings(document),
         _measured(document),
         _systems(document),
         _differences(document),
+        _slices(document),
         _choices(document),
+        _hygiene(document),
+        _account(document, "pairs", "Pairs"),
         _account(document, "mining", "Mining"),
         _account(document, "training", "Training"),
         _stages(document),

@@ -42,11 +42,18 @@ def describe(config: Config) -> dict[str, Any]:
         pairs=pairs,
         hidden_size=encoder.model[0].auto_model.config.hidden_size,
     )
-    steps = recipe.epochs * -(-pairs // recipe.batch_size)
+    whole = recipe.epochs * -(-pairs // recipe.batch_size)
+    steps = min(whole, training.max_steps or whole)
     mean = {role: float(tokens.lengths.mean()) for role, tokens in lengths.items()}
     cut = min(training.max_length, encoder.max_length)
     passage = float(np.minimum(lengths["passage"].lengths, cut).mean())
-    trained = recipe.epochs * pairs * (mean["query"] + passage * (1 + training.negatives_per_query))
+    trained = (
+        pairs
+        * recipe.epochs
+        * steps
+        / whole
+        * (mean["query"] + passage * (1 + training.negatives_per_query))
+    )
     pool = min(len(corpus), training.dev_passages)
     encoded = 2 * mean["passage"] * len(corpus) + 2 * mean["query"] * len(dataset.queries)
     encoded += (training.evaluations + 2) * pool * mean["passage"]

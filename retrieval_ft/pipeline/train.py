@@ -148,6 +148,7 @@ def _fit(
         batch_size=recipe.batch_size,
         negatives_per_query=training.negatives_per_query,
         seed=config.seed,
+        max_steps=training.max_steps,
     )
     prompts = encoder.prompts
     query_tokens = tokenize(model, queries.texts, prompt=prompts["query"], max_length=length)

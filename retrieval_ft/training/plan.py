@@ -1,7 +1,8 @@
 """Which pairs stand in which batch, decided before training from the seed alone.
 
-The whole run is laid out first, so that a resumed run sees the same batches, and no two pairs of one query ever meet in a batch (each would be the other's false
-negative but for the mask, and the second adds nothing).
+The whole run is laid out first, so that a resumed run sees the same batches, and no two pairs of one
+query ever meet in a batch (each would be the other's false negative but for the mask, and the second
+adds nothing).
 """
 
 from __future__ import annotations
@@ -37,9 +38,15 @@ class Plan:
 
 
 def plan_batches(
-    pairs: Pairs, *, epochs: int, batch_size: int, negatives_per_query: int, seed: int
+    pairs: Pairs,
+    *,
+    epochs: int,
+    batch_size: int,
+    negatives_per_query: int,
+    seed: int,
+    max_steps: int | None = None,
 ) -> Plan:
-    """Lay out `epochs` passes over the pairs.
+    """Lay out `epochs` passes over the pairs, or the first `max_steps` batches of them.
 
     Batches of a pass differ in size by one at most, but for small ones at its end where a query with
     many pairs is left over. A pair that has more mined negatives than `negatives_per_query` uses the
@@ -54,7 +61,7 @@ def plan_batches(
             batches.append(
                 tuple(_example(pairs, order[row], epoch, negatives_per_query) for row in rows)
             )
-    return Plan(tuple(batches))
+    return Plan(tuple(batches[:max_steps]))
 
 
 def _example(pairs: Pairs, row: int, epoch: int, count: int) -> Example:

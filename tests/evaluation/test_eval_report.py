@@ -298,3 +298,24 @@ def test_verdict_line_is_one_line():
     assert verdict_line_of(full()) == "promote: both intervals lie above zero"
     assert verdict_line_of({**full(), "reason": "a\nb"}) == "promote: a b"
     assert verdict_line_of(minimal()) == "hold"
+
+
+def test_hygiene_slices_and_warnings_stand_in_the_report():
+    document = full()
+    means = {name: {"recall@10": 0.25 + i / 8} for i, name in enumerate(document["systems"])}
+    document["slices"] = [
+        {"name": "unseen documents", "queries": 1234, "systems": means},
+        {"name": NASTY, "queries": 3, "systems": means},
+    ]
+    document["hygiene"] = [{"check": "near_duplicates", "touched": 7, "of": 4321, "done": NASTY}]
+    document["warnings"] = ["Few queries.", NASTY]
+    document["pairs"] = {"tier": "corpus", "kept": 1500}
+    markdown = report_markdown(document)
+    found = tables(markdown)
+    recall = [f"{values['recall@10']:.4f}" for values in means.values()]
+    assert found["Seen and unseen documents, R@10"][1:] == [
+        ["unseen documents", "1,234", *recall],
+        [ONE_LINE, "3", *recall],
+    ]
+    assert found["Hygiene"][1] == ["near_duplicates", "7", "4,321", ONE_LINE]
+    assert {"Few queries.", ONE_LINE, "tier: corpus", "kept: 1,500"} <= set(bullets(markdown))

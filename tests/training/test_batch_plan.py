@@ -95,3 +95,12 @@ def test_negatives_take_turns_over_the_epochs(has, count, epochs):
 
 def test_no_pair_makes_no_batch():
     assert plan(Pairs(())).steps == 0
+
+
+@given(COUNTS, st.integers(1, 9), st.integers(1, 12))
+def test_max_steps_keeps_the_first_batches(counts, batch_size, max_steps):
+    pairs = pairs_of(counts)
+    given = {"epochs": 2, "batch_size": batch_size, "negatives_per_query": 1, "seed": 3}
+    whole = plan_batches(pairs, **given)
+    found = plan_batches(pairs, **given, max_steps=max_steps)
+    assert found.batches == whole.batches[:max_steps]
