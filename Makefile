@@ -10,7 +10,7 @@ setup: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group test --group lint
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[onnx,synthetic]' --group test --group lint
 	touch $@
 
 quickstart: setup
@@ -18,6 +18,7 @@ quickstart: setup
 
 test: setup
 	$(BIN)/retrieval-ft models fetch BAAI/bge-small-en-v1.5
+	$(BIN)/retrieval-ft models fetch ms-marco-MiniLM-L-12-v2-int8
 	$(BIN)/retrieval-ft data build cwe
 	$(BIN)/python -m pytest
 

@@ -1,0 +1,47 @@
+"""The configuration: frozen, typed, YAML plus `--set a.b=value`; unknown keys are refused."""
+
+from retrieval_ft.config.data import (
+    ChunkingConfig,
+    ClicksConfig,
+    DataConfig,
+    DataFormat,
+    HygieneConfig,
+    LabelsFormat,
+    PairKind,
+    PairsConfig,
+    SyntheticConfig,
+    SyntheticKind,
+)
+from retrieval_ft.config.load import Config, dump, from_mapping, load, read
+from retrieval_ft.config.work import (
+    EvaluationConfig,
+    LexicalConfig,
+    MiningConfig,
+    ModelConfig,
+    NegativeSource,
+    TrainingConfig,
+)
+
+__all__ = [
+    "ChunkingConfig",
+    "ClicksConfig",
+    "Config",
+    "DataConfig",
+    "DataFormat",
+    "EvaluationConfig",
+    "HygieneConfig",
+    "LabelsFormat",
+    "LexicalConfig",
+    "MiningConfig",
+    "ModelConfig",
+    "NegativeSource",
+    "PairKind",
+    "PairsConfig",
+    "SyntheticConfig",
+    "SyntheticKind",
+    "TrainingConfig",
+    "dump",
+    "from_mapping",
+    "load",
+    "read",
+]

@@ -1,0 +1,136 @@
+"""Settings of the work on it: model, BM25, hard negatives, training, evaluation.
+
+Defaults are the recipe that won on the dev sets of more than one corpus.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from retrieval_ft.config.section import Section
+
+NegativeSource = Literal["bm25", "dense", "random"]
+
+
+class ModelConfig(Section):
+    """The embedding model and how it runs."""
+
+    base: str = "BAAI/bge-small-en-v1.5"
+    """A name of `retrieval-ft models list`, a hub name, or a model folder."""
+    max_length: int = Field(512, ge=16, le=8192)
+    """Tokens of a text, prompt included; longer texts are cut, and their share is reported. Never
+    more than the model's own maximum, which is 512 for BGE v1.5."""
+    query_prompt: str | None = None
+    """Put before each query; by default what the model was saved with."""
+    passage_prompt: str | None = None
+    """Put before each passage; by default what the model was saved with."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """auto: bf16 autocast where the hardware multiplies bf16, else fp32."""
+
+
+class LexicalConfig(Section):
+    """BM25 (Okapi, as rank_bm25 computes it)."""
+
+    k1: float = Field(1.5, ge=0)
+    b: float = Field(0.75, ge=0, le=1)
+    stemmer: str | None = "english"
+    """A Snowball stemmer, or null for none."""
+    stop_words: Literal["none", "english"] = "english"
+
+
+class MiningConfig(Section):
+    """Hard negatives."""
+
+    sources: tuple[NegativeSource, ...] = ("bm25", "dense")
+    """Where candidates come from: both is hybrid. `random` alone mines none."""
+    skip_top: int = Field(0, ge=0)
+    """First ranks of each source that are passed over: the window is (skip_top, depth]."""
+    depth: int = Field(50, ge=1)
+    """Last rank of each source that is a candidate."""
+    scope: Literal["all", "train"] = "all"
+    """Passages that may be negatives: the whole corpus, or those that train judges."""
+    negatives: int = Field(4, ge=0)
+    """Negatives kept for each (query, positive)."""
+    filter: Literal["calibrated", "relative", "absolute", "none"] = "calibrated"
+    """What takes a candidate for an unlabelled positive: a score over `margin` x the positive's
+    above chance (calibrated), over `margin` x the positive's (relative, as NV-Retriever does), over
+    the positive's less `absolute_margin`, or nothing."""
+    margin: float = Field(0.95, gt=0, le=1)
+    """Positive-aware margin (NV-Retriever, arXiv 2407.15831), for calibrated and relative."""
+    absolute_margin: float = Field(0.05, ge=0, le=2)
+    """For the absolute filter, in cosine."""
+    floor_quantile: float = Field(0.25, ge=0, le=1)
+    """calibrated: a positive that scores below this quantile of all known positives is judged at the
+    quantile: where the base ranks a positive far down, its score says little about what is false."""
+    duplicate_jaccard: float = Field(0.8, gt=0, le=1)
+    """A candidate this similar in words to a positive of the query is never a negative."""
+    rounds: int = Field(1, ge=1, le=5)
+    """Times that negatives are mined and a model trained; from the second on with the tuned model."""
+    cross_encoder: str | None = None
+    """A name of `retrieval-ft models list`, a hub name or a folder: scores candidates for `denoise`
+    and a sample of them for the audit."""
+    denoise: Literal["drop", "relabel"] = "drop"
+    """With a cross-encoder: a candidate over `denoise_threshold` x the positive's score in (0, 1) is
+    dropped, or becomes a positive of the query where it scores above every positive of the query
+    and above the median of all known ones."""
+    denoise_threshold: float = Field(0.6, gt=0, le=1)
+    """Of the positive's probability, as CADET does it (arXiv 2505.19274)."""
+    audit_sample: int = Field(200, ge=0)
+    """Pairs of which one negative is scored by the cross-encoder to estimate the rate of false ones."""
+
+
+class TrainingConfig(Section):
+    """The contrastive run."""
+
+    epochs: int | None = Field(None, ge=1)
+    """Passes over the pairs; by default more for fewer pairs (see `training/recipe.py`)."""
+    max_steps: int | None = Field(None, ge=1)
+    """Optimizer steps at most, whatever the epochs; the schedule ends there."""
+    batch_size: int | None = Field(None, ge=2)
+    """Queries of a batch, whose passages are each other's negatives; by default from the pairs."""
+    negatives_per_query: int = Field(1, ge=0)
+    """Mined negatives of each query in a batch; others take their turn in later epochs."""
+    learning_rate: float | None = Field(None, gt=0)
+    """Peak of the schedule; by default from the width of the model."""
+    warmup_share: float = Field(0.1, ge=0, lt=1)
+    weight_decay: float = Field(0.01, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    temperature: float = Field(0.02, gt=0)
+    """Divides the cosines in InfoNCE (FlagEmbedding's value for BGE)."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout while training."""
+    max_length: int = Field(128, ge=16)
+    """Tokens of a text while training; never more than model.max_length. On `cwe` (a third of the
+    passages are longer than 128) 256 took 1.5 times as long and was no better on dev."""
+    graph_tokens: int | None = Field(None, ge=1)
+    """Padded tokens of a batch whose activations are kept; a larger batch goes through GradCache.
+    By default from the free memory."""
+    evaluations: int = Field(4, ge=1)
+    """Dev evaluations (and checkpoints) over the run; the best one is kept."""
+    dev_passages: int = Field(4_000, ge=100)
+    """Passages that dev queries are scored against while training: the whole corpus up to this size,
+    else the relevant ones, the base model's and BM25's candidates, and random ones."""
+    patience: int = Field(2, ge=1)
+    """Dev evaluations without a new best after which training stops."""
+    soup_alphas: tuple[float, ...] = (1.0, 0.8, 0.6, 0.5, 0.4)
+    """Shares of tuned weights to try on dev, from 1 down until one is worse (LM-Cocktail, arXiv
+    2311.13534)."""
+
+    @field_validator("soup_alphas")
+    @classmethod
+    def _tuned_is_a_choice(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
+        if 1.0 not in alphas or not all(0 < alpha <= 1 for alpha in alphas):
+            raise ValueError("alphas lie in (0, 1] and 1 must be among them")
+        return alphas
+
+
+class EvaluationConfig(Section):
+    """The one look at test."""
+
+    depth: int = Field(100, ge=100)
+    """Passages ranked for each query."""
+    resamples: int = Field(10_000, ge=1_000)
+    """Resamples of the sign-flip test and of the bootstrap."""
