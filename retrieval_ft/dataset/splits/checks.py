@@ -1,11 +1,9 @@
-"""Splits that do not leak: checks on the ones a dataset brings, and carving of the ones it lacks."""
+"""What a dataset must be before a figure on it means anything: judged, and without shared queries."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-
-import numpy as np
 
 from retrieval_ft.dataset.types import SPLITS, Dataset, Qrels, Split
 from retrieval_ft.errors import DataError
@@ -42,7 +40,7 @@ def check_judged(dataset: Dataset, *, drop: bool) -> tuple[Dataset, dict[str, in
         named += [f"{q} (grade 0 only in {split})" for split, q in irrelevant]
         raise DataError(
             f"{dataset.name}: {len(named)} queries have no relevant passage: "
-            f"{_some(named)}; judge or remove them, or leave them out with "
+            f"{some(named)}; judge or remove them, or leave them out with "
             "--set data.unjudged_queries=drop"
         )
     qrels = {
@@ -77,58 +75,15 @@ def check_leaks(dataset: Dataset) -> None:
     if leaks:
         raise DataError(
             f"{dataset.name}: {len(leaks)} queries stand in two splits, so a figure on one would be "
-            f"a leak of the other: {_some(leaks)}; keep each query text in one split"
+            f"a leak of the other: {some(leaks)}; keep each query text in one split"
         )
 
 
-def complete(
-    dataset: Dataset, *, dev_fraction: float, test_fraction: float, seed: int
-) -> tuple[Dataset, dict[Split, int]]:
-    """Carve missing dev and test splits out of train, whole query texts at a time.
-
-    Returns:
-        A dataset with all three splits, and how many queries each carved split took.
-
-    Raises:
-        DataError: there are no train pairs, or too few to carve from.
-    """
-    train = dataset.qrels.get("train")
-    if train is None or train.pair_count == 0:
-        raise DataError(
-            f"{dataset.name}: no train pairs: qrels/train.tsv is missing or holds no grade above 0; "
-            "training needs (query, relevant passage) pairs"
-        )
-    wanted: dict[Split, float] = {"test": test_fraction, "dev": dev_fraction}
-    missing = {split: share for split, share in wanted.items() if split not in dataset.qrels}
-    if not missing:
-        return dataset, {}
-    groups: dict[str, list[str]] = {}
-    for query_id in train.query_ids:
-        groups.setdefault(normalize(dataset.queries.text_of[query_id]), []).append(query_id)
-    texts = sorted(groups)
-    np.random.default_rng(seed).shuffle(texts)
-    qrels = dict(dataset.qrels)
-    carved: dict[Split, int] = {}
-    for split, share in missing.items():
-        count = round(share * len(groups))
-        if count == 0 or count >= len(texts):
-            raise DataError(
-                f"{dataset.name}: {len(groups)} train queries are too few to carve a {split} split "
-                f"of {share:.0%}; bring qrels/{split}.tsv or more labels"
-            )
-        ids = [query_id for text in texts[:count] for query_id in groups[text]]
-        texts = texts[count:]
-        qrels[split] = Qrels({query_id: train.grades[query_id] for query_id in ids})
-        carved[split] = len(ids)
-    left = {query_id for text in texts for query_id in groups[text]}
-    qrels["train"] = Qrels({q: row for q, row in train.grades.items() if q in left})
-    return replace(dataset, qrels={split: qrels[split] for split in SPLITS}), carved
+def some(items: list[str]) -> str:
+    """The first ten of a list, and how many more there are."""
+    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return "; ".join(items[:_SHOWN]) + more
 
 
 def _present(qrels: Mapping[Split, Qrels]) -> dict[Split, Qrels]:
     return {split: judged for split, judged in qrels.items() if len(judged)}
-
-
-def _some(items: list[str]) -> str:
-    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
-    return "; ".join(items[:_SHOWN]) + more
