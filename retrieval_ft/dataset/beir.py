@@ -3,6 +3,9 @@
 DIR/corpus.jsonl      {"_id": ..., "title": ..., "text": ...} a line
 DIR/queries.jsonl     {"_id": ..., "text": ...} a line
 DIR/qrels/SPLIT.tsv   query-id <tab> corpus-id <tab> score, with that header
+DIR/views.jsonl       {"query-id": ..., "corpus-id": ..., "text": ...} a line, where there are any
+
+Rows of corpus and queries may have "metadata", an object of JSON values.
 """
 
 from __future__ import annotations
@@ -18,16 +21,23 @@ from retrieval_ft.dataset.types import SPLITS, Corpus, Dataset, Qrels, Queries, 
 from retrieval_ft.errors import DataError
 
 QRELS_HEADER = ("query-id", "corpus-id", "score")
+_VIEW_KEYS = ("query-id", "corpus-id", "text")
+_Row = tuple[str, str, str, Mapping[str, Any]]
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield number, from 1, and text of each line that is not blank; a BOM is passed over.
+
+    Raises:
+        DataError: there is no such file, or it is not UTF-8.
+    """
     if not path.is_file():
         raise DataError(
             f"{path}: no such file; a dataset folder holds corpus.jsonl, queries.jsonl and "
             "qrels/{train,dev,test}.tsv"
         )
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, line
@@ -35,7 +45,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise DataError(f"{path}: not UTF-8 text ({error}); convert it to UTF-8") from error
 
 
-def _is_text(value: Any) -> bool:
+def is_text(value: Any) -> bool:
     """Whether a value is a string that UTF-8 can hold: JSON lets half a surrogate pair through."""
     if not isinstance(value, str):
         return False
@@ -46,42 +56,72 @@ def _is_text(value: Any) -> bool:
     return True
 
 
-def _record(line: str, where: str) -> tuple[str, str, str]:
-    """Return the checked (id, title, text) of one line."""
+def json_object(line: str, where: str, keys: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the JSON object of one line, which has all of `keys`.
+
+    Raises:
+        DataError: it is no JSON object, or lacks a key.
+    """
     try:
         row: Any = json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: not JSON ({error.msg}); each line is one object") from error
     if not isinstance(row, dict):
         raise DataError(f"{where}: a JSON object is needed, found {type(row).__name__}")
-    for key in ("_id", "text"):
+    for key in keys:
         if key not in row:
             found = ", ".join(sorted(map(str, row))) or "none"
             raise DataError(f'{where}: lacks "{key}" (keys found: {found})')
+    return row
+
+
+def _metadata(row: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """Return the checked metadata of a row; none and null are the same as an empty object."""
+    metadata = row.get("metadata")
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, dict):
+        raise DataError(
+            f'{where}: "metadata" must be an object such as {{"source": "manual"}}, found '
+            f"{type(metadata).__name__}"
+        )
+    try:
+        json.dumps(metadata, allow_nan=False, ensure_ascii=False).encode()
+    except ValueError as error:  # NaN or infinity, or half a surrogate pair
+        raise DataError(
+            f'{where}: "metadata" holds a value that JSON or Unicode has no form for ({error})'
+        ) from error
+    return metadata
+
+
+def _record(line: str, where: str) -> _Row:
+    """Return the checked (id, title, text, metadata) of one line."""
+    row = json_object(line, where, ("_id", "text"))
     identifier, text, title = row["_id"], row["text"], row.get("title") or ""
-    if not _is_text(identifier) or not identifier.strip():
+    if not is_text(identifier) or not identifier.strip():
         raise DataError(f'{where}: "_id" must be a string that is not empty: {identifier!r}')
     if any(character in identifier for character in "\t\r\n"):
         raise DataError(f'{where}: "_id" must hold no tab or line break: {identifier!r}')
-    if not (_is_text(text) and _is_text(title)):
+    if not (is_text(text) and is_text(title)):
         raise DataError(f'{where}: "text" and "title" must be strings of valid Unicode')
     if not (text.strip() or title.strip()):
         raise DataError(f"{where}: {identifier!r} has an empty text; remove it or fill it")
-    return identifier, title, text
+    return identifier, title, text, _metadata(row, where)
 
 
-def _records(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield (id, title, text) of each line; ids and texts are checked, order is kept."""
+def _records(path: Path) -> Iterator[_Row]:
+    """Yield (id, title, text, metadata) of each line; ids and texts are checked, order is kept."""
     seen: dict[str, int] = {}
-    for number, line in _lines(path):
-        identifier, title, text = _record(line, f"{path}:{number}")
+    for number, line in lines(path):
+        row = _record(line, f"{path}:{number}")
+        identifier = row[0]
         if identifier in seen:
             raise DataError(
                 f'{path}:{number}: "_id" {identifier!r} stands already at line '
                 f"{seen[identifier]}; ids must be unique"
             )
         seen[identifier] = number
-        yield identifier, title, text
+        yield row
 
 
 def read_corpus(path: Path, *, minimum: int = 2) -> Corpus:
@@ -94,14 +134,20 @@ def read_corpus(path: Path, *, minimum: int = 2) -> Corpus:
     if len(rows) < minimum:
         found = "is empty" if not rows else "holds one passage"
         raise DataError(f"{path}: {found}; retrieval needs at least two passages")
-    ids, titles, texts = zip(*rows, strict=True) if rows else ((), (), ())
-    return Corpus(ids=ids, texts=texts, titles=titles)
+    ids, titles, texts, metadata = zip(*rows, strict=True) if rows else ((), (), (), ())
+    return Corpus(ids=ids, texts=texts, titles=titles, metadata=metadata if any(metadata) else ())
 
 
 def write_corpus(path: Path, corpus: Corpus) -> None:
     """Write corpus.jsonl; what `read_corpus` then gives is equal to it."""
-    columns = zip(corpus.ids, corpus.titles, corpus.texts, strict=True)
-    artifacts.write_jsonl(path, ({"_id": i, "title": t, "text": x} for i, t, x in columns))
+    columns = zip(corpus.ids, corpus.titles, corpus.texts, _rows_of(corpus), strict=True)
+    artifacts.write_jsonl(path, ({"_id": i, "title": t, "text": x} | m for i, t, x, m in columns))
+
+
+def _rows_of(table: Corpus | Queries) -> Iterator[dict[str, Any]]:
+    """The "metadata" part of each row: none where a row has none."""
+    for metadata in table.metadata or itertools.repeat({}, len(table)):
+        yield {"metadata": metadata} if metadata else {}
 
 
 def read_queries(path: Path) -> Queries:
@@ -113,10 +159,18 @@ def read_queries(path: Path) -> Queries:
     rows = list(_records(path))
     if not rows:
         raise DataError(f"{path}: is empty; at least one query is needed")
+    metadata = tuple(row[3] for row in rows)
     return Queries(
         ids=tuple(row[0] for row in rows),
         texts=tuple(row[2] if row[2].strip() else row[1] for row in rows),
+        metadata=metadata if any(metadata) else (),
     )
+
+
+def write_queries(path: Path, queries: Queries) -> None:
+    """Write queries.jsonl; what `read_queries` then gives is equal to it."""
+    columns = zip(queries.ids, queries.texts, _rows_of(queries), strict=True)
+    artifacts.write_jsonl(path, ({"_id": i, "text": t} | m for i, t, m in columns))
 
 
 def read_qrels(path: Path, *, queries: Queries, corpus: Corpus) -> Qrels:
@@ -127,14 +181,14 @@ def read_qrels(path: Path, *, queries: Queries, corpus: Corpus) -> Qrels:
             (query, passage) pair judged twice with different scores.
     """
     grades: dict[str, dict[str, int]] = {}
-    lines = _lines(path)
-    for number, line in itertools.islice(lines, 1):
+    rows = lines(path)
+    for number, line in itertools.islice(rows, 1):
         if tuple(line.rstrip("\r\n").split("\t")) != QRELS_HEADER:
             raise DataError(
                 f"{path}:{number}: bad header {line.strip()!r}; expected "
                 f"{'<tab>'.join(QRELS_HEADER)!r}"
             )
-    for number, line in lines:
+    for number, line in rows:
         where = f"{path}:{number}"
         cells = line.rstrip("\r\n").split("\t")
         if len(cells) != len(QRELS_HEADER):
@@ -144,10 +198,7 @@ def read_qrels(path: Path, *, queries: Queries, corpus: Corpus) -> Qrels:
             grade = int(score)
         except ValueError:
             raise DataError(f"{where}: score {score!r} is not an integer") from None
-        if query_id not in queries.text_of:
-            raise DataError(f"{where}: query id {query_id!r} is not in queries.jsonl")
-        if passage_id not in corpus.index_of:
-            raise DataError(f"{where}: passage id {passage_id!r} is not in corpus.jsonl")
+        _check_known(query_id, passage_id, where, queries, corpus)
         row = grades.setdefault(query_id, {})
         if row.setdefault(passage_id, grade) != grade:
             raise DataError(
@@ -159,8 +210,46 @@ def read_qrels(path: Path, *, queries: Queries, corpus: Corpus) -> Qrels:
     return Qrels(grades)
 
 
-def read(folder: Path) -> Dataset:
+def _check_known(
+    query_id: Any, passage_id: Any, where: str, queries: Queries, corpus: Corpus
+) -> None:
+    if query_id not in queries.text_of:
+        raise DataError(f"{where}: query id {query_id!r} is not in queries.jsonl")
+    if passage_id not in corpus.index_of:
+        raise DataError(f"{where}: passage id {passage_id!r} is not in corpus.jsonl")
+
+
+def read_views(path: Path, *, queries: Queries, corpus: Corpus) -> dict[str, dict[str, str]]:
+    """Read views.jsonl: what training sees in place of a passage, by query id and passage id.
+
+    Raises:
+        DataError: the file is missing, a line is faulty, an id is unknown, a text is empty, or a
+            (query, passage) pair has two views.
+    """
+    views: dict[str, dict[str, str]] = {}
+    for number, line in lines(path):
+        where = f"{path}:{number}"
+        row = json_object(line, where, _VIEW_KEYS)
+        query_id, passage_id, text = (row[key] for key in _VIEW_KEYS)
+        if not all(map(is_text, (query_id, passage_id, text))) or not text.strip():
+            raise DataError(f"{where}: {', '.join(_VIEW_KEYS)} must be strings that are not empty")
+        _check_known(query_id, passage_id, where, queries, corpus)
+        if passage_id in views.setdefault(query_id, {}):
+            raise DataError(f"{where}: {query_id!r} and {passage_id!r} have two views; keep one")
+        views[query_id][passage_id] = text
+    return views
+
+
+def write_views(path: Path, views: Mapping[str, Mapping[str, str]]) -> None:
+    """Write views.jsonl, sorted by query id, then passage id."""
+    pairs = ((q, p, views[q][p]) for q in sorted(views) for p in sorted(views[q]))
+    artifacts.write_jsonl(path, (dict(zip(_VIEW_KEYS, pair, strict=True)) for pair in pairs))
+
+
+def read(folder: Path, *, labelled: bool = True) -> Dataset:
     """Read a dataset folder; splits without a qrels file are absent from `qrels`.
+
+    Without `labelled` a corpus.jsonl is enough: there may be no queries, or none that are judged.
 
     Raises:
         DataError: the folder, a file or a line is not as the layout asks.
@@ -168,15 +257,20 @@ def read(folder: Path) -> Dataset:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such dataset folder")
     corpus = read_corpus(folder / "corpus.jsonl")
-    queries = read_queries(folder / "queries.jsonl")
+    asked = folder / "queries.jsonl"
+    bare = not labelled and (not asked.is_file() or asked.stat().st_size == 0)
+    queries = Queries((), ()) if bare else read_queries(asked)
     qrels: dict[Split, Qrels] = {}
     for split in SPLITS:
         path = folder / "qrels" / f"{split}.tsv"
         if path.is_file():
             qrels[split] = read_qrels(path, queries=queries, corpus=corpus)
-    if not qrels:
+    if labelled and not qrels:
         raise DataError(f"{folder / 'qrels'}: no train.tsv, dev.tsv or test.tsv found")
-    return Dataset(name=folder.resolve().name, corpus=corpus, queries=queries, qrels=qrels)
+    path = folder / "views.jsonl"
+    views = read_views(path, queries=queries, corpus=corpus) if path.is_file() else {}
+    name = folder.resolve().name
+    return Dataset(name=name, corpus=corpus, queries=queries, qrels=qrels, views=views)
 
 
 def write_qrels(path: Path, grades: Mapping[str, Mapping[str, int]]) -> None:
@@ -187,12 +281,13 @@ def write_qrels(path: Path, grades: Mapping[str, Mapping[str, int]]) -> None:
 
 
 def write(dataset: Dataset, folder: Path) -> None:
-    """Write a dataset in BEIR layout; what `read` then gives is equal to it."""
-    queries = dataset.queries
+    """Write a dataset in BEIR layout; what `read` then gives is equal to it.
+
+    Metadata must be JSON values (a list where a tuple would do), or it comes back changed.
+    """
     write_corpus(folder / "corpus.jsonl", dataset.corpus)
-    artifacts.write_jsonl(
-        folder / "queries.jsonl",
-        ({"_id": i, "text": t} for i, t in zip(queries.ids, queries.texts, strict=True)),
-    )
+    write_queries(folder / "queries.jsonl", dataset.queries)
     for split, qrels in dataset.qrels.items():
         write_qrels(folder / "qrels" / f"{split}.tsv", qrels.grades)
+    if any(dataset.views.values()):
+        write_views(folder / "views.jsonl", dataset.views)

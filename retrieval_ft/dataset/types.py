@@ -79,7 +79,8 @@ class Queries:
     """Queries in columns: `ids` and `texts` have one length and one order.
 
     `metadata` has the same, or is empty where no query has any. Its keys are the user's, but for
-    `origin` (how a query was generated; absent from one that a person asked) and `time` (ISO 8601).
+    `origin` (how a query was generated; absent from one that a person asked), `time` and `last_time`
+    (ISO 8601, of the first and the last time it was asked).
     """
 
     ids: tuple[str, ...]
@@ -171,6 +172,8 @@ class Negative:
     dense_rank: int | None
     """Rank from 1 in the dense candidates; None where BM25 alone proposed it."""
     bm25_rank: int | None
+    teacher: float | None = None
+    """Raw score (logit) of query and passage by the cross-encoder; None where none was asked."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,8 @@ class Pair:
     positive_score: float
     """Cosine of query and positive under the base model, in [-1, 1]."""
     negatives: tuple[Negative, ...] = ()
+    positive_teacher: float | None = None
+    """Raw score (logit) of query and positive by the cross-encoder; None where none was asked."""
 
 
 @dataclass(frozen=True)
