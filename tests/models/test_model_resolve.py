@@ -155,9 +155,9 @@ def test_the_list_says_what_is_on_disk_and_what_is_not(entry):
 
 
 def test_a_model_of_the_wrong_kind_is_refused_and_fetch_takes_any(entry, monkeypatch):
-    reranker = replace(entry, kind="reranker", layout=None)
-    monkeypatch.setattr(table, "TABLE", (reranker,))
-    with pytest.raises(DependencyError, match="no embedder, it is a reranker"):
+    judge = replace(entry, kind="cross-encoder", layout=None)
+    monkeypatch.setattr(table, "TABLE", (judge,))
+    with pytest.raises(DependencyError, match="no embedder, it is a cross-encoder"):
         models.resolve("tiny-v1")
     assert set(files_of(models.fetch("tiny-v1").path)) == set(CONTENT)
 
@@ -166,6 +166,28 @@ def test_a_folder_with_weights_is_taken_as_it_is(entry, tmp_path):
     folder = write(tmp_path / "mine", {"model.safetensors": b"x"})
     resolved = models.resolve(str(folder))
     assert (resolved.path, resolved.name, resolved.source) == (folder, "mine", "folder")
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.safetensors"])
+def test_a_cross_encoder_has_weights_of_either_kind(entry, tmp_path, name):
+    folder = write(tmp_path / "mine", {name: b"x"})
+    assert models.resolve(str(folder), kind="cross-encoder").path == folder
+    (folder / name).rename(folder / "weights.onnx")
+    told = r"no weights \(model\.onnx or model\.safetensors\).*found: weights\.onnx"
+    with pytest.raises(DependencyError, match=told):
+        models.resolve(str(folder), kind="cross-encoder")
+
+
+def test_a_pickled_cross_encoder_is_converted_with_its_head(entry, tmp_path):
+    folder = write(tmp_path / "m", {"config.json": b"{}", "pytorch_model.bin": b"x"})
+    with pytest.raises(DependencyError, match=r"AutoModelForSequenceClassification\.from_pre"):
+        models.resolve(str(folder), kind="cross-encoder")
+
+
+def test_a_cross_encoder_outside_the_table_is_taken_from_the_hub(entry, tmp_path, monkeypatch):
+    folder = write(tmp_path / "snapshot", {"model.safetensors": b"x"})
+    on_hub(monkeypatch, folder, local=True)
+    assert models.resolve("someone/judge", kind="cross-encoder").path == folder
 
 
 def test_sharded_weights_are_taken_when_all_shards_are_there(entry, tmp_path):
@@ -282,3 +304,15 @@ def test_bge_small_is_the_model_that_its_authors_published():
     assert first == pytest.approx([0.01520, -0.02257, 0.00855, -0.07417, 0.00384], abs=1e-4)
     assert model.prompts["query"] == table.BGE_QUERY_PROMPT
     assert model.max_seq_length == 512
+
+
+@pytest.mark.slow
+def test_the_int8_cross_encoder_is_listed_and_its_files_are_the_pinned_ones():
+    name = "ms-marco-MiniLM-L-12-v2-int8"
+    folder = models.fetch(name).path
+    entry = table.find(name)
+    assert {f.name: sha256((folder / f.name).read_bytes()) for f in entry.files} == {
+        f.name: f.sha256 for f in entry.files
+    }
+    (row,) = (row for row in models.list_models() if row.name == name)
+    assert (row.kind, row.on_disk) == ("cross-encoder", True)
