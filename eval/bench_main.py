@@ -1,10 +1,11 @@
 """The main job from nothing on real data: what tuning buys, and what it costs in time.
 
-    python eval/bench_main.py [--quick] [--json] [--set cwe|hpo]
+    python eval/bench_main.py [--quick] [--json] [--set cwe|hpo] [--corpus-only]
 
 Packages, base weights and data are fetched first and not timed. The job then runs in an empty folder
 with an empty embedding cache, and once more in the same folder (nothing to do). `--quick` trains a
-few steps only, to see that all of it works; its figures say nothing about quality.
+few steps only, to see that all of it works; its figures say nothing about quality. `--corpus-only` hides
+the train and dev labels: pairs are made from the corpus, labels are used to test.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def run_job(arguments: list[str], *, home: Path) -> tuple[dict[str, Any], float]
     return json.loads(done.stdout), seconds
 
 
-def measure(name: str, *, quick: bool) -> dict[str, Any]:
+def measure(name: str, *, quick: bool, corpus_only: bool) -> dict[str, Any]:
     """Run the job twice in a fresh folder and flatten what it found."""
     from retrieval_ft.models import resolve
     from retrieval_ft.packages import home
@@ -58,7 +59,8 @@ def measure(name: str, *, quick: bool) -> dict[str, Any]:
         (fresh / "models").symlink_to(model.parent)
         (fresh / "packages").symlink_to(home() / "packages")
         arguments = [f"configs/{config}.yaml", "--set", f"runs={folder}/runs"]
-        for change in QUICK if quick else []:
+        changes = QUICK if quick else []
+        for change in [*changes, *(["data.label_use=test_only"] if corpus_only else [])]:
             arguments += ["--set", change]
         document, first = run_job(arguments, home=fresh)
         again, second = run_job(arguments, home=fresh)
@@ -80,30 +82,39 @@ def measure(name: str, *, quick: bool) -> dict[str, Any]:
     return {"verdict": document["verdict"], "choices": document["choices"], "figures": figures}
 
 
+def environment() -> dict[str, Any]:
+    """What the figures depend on besides the code."""
+    return {
+        "cpus": os.cpu_count(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+    }
+
+
 def main() -> None:
     """Measure, print, and record a full run under eval/results/."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a few steps, under a minute")
     parser.add_argument("--json", action="store_true", help="print the whole JSON document")
     parser.add_argument("--set", choices=("cwe", "hpo"), default="cwe", help="which data set")
+    parser.add_argument("--corpus-only", action="store_true", help="hide train and dev labels")
     options = parser.parse_args()
     if options.quick and options.set != "cwe":
         parser.error("--quick goes with the small set: --set cwe")
-    found = measure(options.set, quick=options.quick)
+    found = measure(options.set, quick=options.quick, corpus_only=options.corpus_only)
+    words = ["python eval/bench_main.py --set", options.set]
+    words += ["--corpus-only"] if options.corpus_only else []
     document = {
         "schema_version": 1,
-        "command": f"python eval/bench_main.py --set {options.set}",
-        "environment": {
-            "cpus": os.cpu_count(),
-            "machine": platform.machine(),
-            "python": platform.python_version(),
-        },
+        "command": " ".join(words),
+        "environment": environment(),
         **found,
     }
     if not options.quick:
         RESULTS.mkdir(exist_ok=True)
         text = json.dumps(document, indent=2) + "\n"
-        (RESULTS / f"main_{options.set}.json").write_text(text, encoding="utf-8")
+        name = f"main_{options.set}{'_corpus' if options.corpus_only else ''}.json"
+        (RESULTS / name).write_text(text, encoding="utf-8")
     if options.json:
         print(json.dumps(document, indent=2))
     else:

@@ -269,7 +269,7 @@ def _models(document: dict[str, Any]) -> None:
     for row in document["models"]:
         state = "here" if row["on_disk"] else "not fetched"
         stdout().print(
-            f"{row['name']:45} {row['kind']:9} {row['bytes'] / 1e6:6.0f} MB  {state:11}  "
+            f"{row['name']:45} {row['kind']:13} {row['bytes'] / 1e6:6.0f} MB  {state:11}  "
             f"{row['origin']}",
             markup=False,
         )

@@ -249,7 +249,7 @@ def write_views(path: Path, views: Mapping[str, Mapping[str, str]]) -> None:
 def read(folder: Path, *, labelled: bool = True) -> Dataset:
     """Read a dataset folder; splits without a qrels file are absent from `qrels`.
 
-    Without `labelled` a corpus.jsonl is enough: there may be no queries, or none that are judged.
+    Without `labelled` a corpus.jsonl is enough: there may be no queries.
 
     Raises:
         DataError: the folder, a file or a line is not as the layout asks.
@@ -265,7 +265,7 @@ def read(folder: Path, *, labelled: bool = True) -> Dataset:
         path = folder / "qrels" / f"{split}.tsv"
         if path.is_file():
             qrels[split] = read_qrels(path, queries=queries, corpus=corpus)
-    if labelled and not qrels:
+    if not qrels and (labelled or len(queries)):
         raise DataError(f"{folder / 'qrels'}: no train.tsv, dev.tsv or test.tsv found")
     path = folder / "views.jsonl"
     views = read_views(path, queries=queries, corpus=corpus) if path.is_file() else {}

@@ -144,7 +144,12 @@ def _slices(document: Document) -> list[str]:
 
 def _hygiene(document: Document) -> list[str]:
     rows = [
-        [escape(row["check"]), f"{row['touched']:,}", f"{row['of']:,}", escape(row["done"])]
+        [
+            escape(row["check"]),
+            f"{row['touched']:,}",
+            f"{row['of']:,}",
+            escape(row["what was done"]),
+        ]
         for row in document.get("hygiene") or ()
     ]
     if not rows:

@@ -7,7 +7,7 @@ less. Values are kept per query because the paired tests need them; a mean alone
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,6 +140,14 @@ class PerQuery:
     def means(self) -> dict[str, float]:
         """Mean of each metric, in the order they were asked for."""
         return {metric: self.mean(metric) for metric in self.values}
+
+    def select(self, query_ids: Collection[str]) -> PerQuery:
+        """The values of these queries alone."""
+        rows = [row for row, query_id in enumerate(self.query_ids) if query_id in query_ids]
+        return PerQuery(
+            tuple(self.query_ids[row] for row in rows),
+            {metric: values[rows] for metric, values in self.values.items()},
+        )
 
 
 def _judge(query_id: str, ids: Sequence[str], grades: Mapping[str, int]) -> _Judged:

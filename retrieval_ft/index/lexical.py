@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,9 @@ from retrieval_ft.index import order
 
 StopWords = Literal["none", "english"]
 
+_QUERIES, _POSTINGS = 128, 1 << 22
+"""Queries that are searched together at most, and postings that they touch."""
+_BITS = (1 << 31) - 1
 _WORD = re.compile(r"\w+")
 # EnglishAnalyzer.ENGLISH_STOP_WORDS_SET of Lucene.
 _ENGLISH = (
@@ -81,10 +85,38 @@ class LexicalSpec:
         Raises:
             ConfigError: the stemmer is unknown.
         """
-        words = [_WORD.findall(unicodedata.normalize("NFKC", text).casefold()) for text in texts]
+        words = self._words(texts)
         distinct = list(set(chain.from_iterable(words)) - _STOP_WORDS[self.stop_words])
         term_of = dict(zip(distinct, self._stems(distinct), strict=True))
         return [[term_of[word] for word in row if word in term_of] for row in words]
+
+    def count(
+        self, texts: Sequence[str]
+    ) -> tuple[dict[str, int], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """What `tokenize` gives, as numbers: at a corpus, lists of strings cost twice the time.
+
+        Returns:
+            Terms in the order in which they are met, each with its number; the numbers of all
+            tokens, int64 [tokens]; and how many each text has, int64 [n].
+        """
+        words = self._words(texts)
+        sizes = _lengths(words)
+        number: defaultdict[str, int] = defaultdict()
+        number.default_factory = number.__len__  # a new word gets the next number
+        flat = map(number.__getitem__, chain.from_iterable(words))
+        tokens = np.fromiter(flat, np.int64, int(sizes.sum()))
+        kept = [word for word in number if word not in _STOP_WORDS[self.stop_words]]
+        stems = self._stems(kept)
+        vocabulary = {term: i for i, term in enumerate(dict.fromkeys(stems))}
+        term_of = np.full(len(number), -1)
+        term_of[[number[word] for word in kept]] = [vocabulary[stem] for stem in stems]
+        terms = term_of[tokens]
+        owners = np.repeat(np.arange(len(words)), sizes)[terms >= 0]
+        return vocabulary, terms[terms >= 0], np.bincount(owners, minlength=len(words))
+
+    @staticmethod
+    def _words(texts: Sequence[str]) -> list[list[str]]:
+        return [_WORD.findall(unicodedata.normalize("NFKC", text).casefold()) for text in texts]
 
     def _stems(self, words: list[str]) -> list[str]:
         if self.stemmer is None:
@@ -111,6 +143,7 @@ class LexicalIndex:
         indptr: int64 [terms + 1]; list t is `[indptr[t], indptr[t + 1])` of the next two.
         passages: int32 [postings], positions, ascending within a list.
         impacts: float32 [postings], the term's BM25 weight in that passage.
+        mean_length: terms of a passage on average.
     """
 
     ids: tuple[str, ...]
@@ -119,6 +152,7 @@ class LexicalIndex:
     indptr: npt.NDArray[np.int64]
     passages: npt.NDArray[np.int32]
     impacts: npt.NDArray[np.float32]
+    mean_length: float
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -137,11 +171,7 @@ class LexicalIndex:
         """
         if len(ids) != len(texts):
             raise DataError(f"cannot index {len(texts)} texts under {len(ids)} ids; one id a text")
-        tokens = spec.tokenize(texts)
-        lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
-        vocabulary = {t: i for i, t in enumerate(dict.fromkeys(chain.from_iterable(tokens)))}
-        flat = map(vocabulary.__getitem__, chain.from_iterable(tokens))
-        terms = np.fromiter(flat, np.int64, int(lengths.sum()))
+        vocabulary, terms, lengths = spec.count(texts)
         # One sorted key a (term, passage) counts the term and lays out the lists in one go.
         stride = max(len(ids), 1)
         keys = terms * stride + np.repeat(np.arange(len(ids)), lengths)
@@ -157,7 +187,35 @@ class LexicalIndex:
             indptr=np.concatenate(([0], np.cumsum(holders))).astype(np.int64),
             passages=passages.astype(np.int32),
             impacts=impacts.astype(np.float32),
+            mean_length=float(lengths.mean()) if len(lengths) else 0.0,
         )
+
+    def score_texts(self, queries: Sequence[str], texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Score text i for query i as if it were a passage; the statistics stay the corpus' own.
+
+        Returns:
+            float32 [n]; for a text that is a passage, what `scores` gives it.
+        """
+        idf = _idf(np.diff(self.indptr), total=len(self), epsilon=self.spec.epsilon)
+        spec, scores = self.spec, np.zeros(len(texts), np.float32)
+        rows = zip(spec.tokenize(queries), spec.tokenize(texts), strict=True)
+        for row, (asked, terms) in enumerate(rows):
+            frequency = Counter(terms)
+            norm = spec.k1 * (1 - spec.b + spec.b * len(terms) / self.mean_length)
+            scores[row] = sum(
+                idf[self.vocabulary[term]] * count * (spec.k1 + 1) / (count + norm)
+                for term in asked
+                if term in self.vocabulary and (count := frequency[term])
+            )
+        return scores
+
+    @cached_property
+    def _by_rank(self) -> npt.NDArray[np.int64]:
+        return np.argsort(self._ranks)
+
+    @property
+    def _rank_bits(self) -> int:
+        return len(self.ids).bit_length()
 
     def scores(self, query: str) -> npt.NDArray[np.float32]:
         """Score every passage for a query, float32 [n].
@@ -165,14 +223,20 @@ class LexicalIndex:
         Equal to `rank_bm25.BM25Okapi.get_scores` on the same tokens: a term that stands twice in
         the query counts twice, and a score can be negative in a very small corpus.
         """
-        return self._add_up(self.spec.tokenize([query])[0])
+        return self._add_up(self._numbers([query])[0])
 
-    def _add_up(self, terms: Sequence[str]) -> npt.NDArray[np.float32]:
+    def _numbers(self, queries: Sequence[str]) -> list[list[int]]:
+        """The numbers of the known terms of each query."""
+        return [
+            [number for term in terms if (number := self.vocabulary.get(term)) is not None]
+            for terms in self.spec.tokenize(queries)
+        ]
+
+    def _add_up(self, terms: Sequence[int]) -> npt.NDArray[np.float32]:
         scores = np.zeros(len(self.ids))
-        for number in map(self.vocabulary.get, terms):
-            if number is not None:
-                postings = slice(self.indptr[number], self.indptr[number + 1])
-                scores[self.passages[postings]] += self.impacts[postings]
+        for number in terms:
+            postings = slice(self.indptr[number], self.indptr[number + 1])
+            scores[self.passages[postings]] += self.impacts[postings]
         return scores.astype(np.float32)
 
     def search(self, queries: Sequence[str], *, k: int) -> list[order.Found]:
@@ -185,16 +249,71 @@ class LexicalIndex:
             ConfigError: `k` is below 1.
         """
         order.check_k(k)
-        found = []
-        for terms in self.spec.tokenize(queries):
-            scores = self._add_up(terms)
-            positions = np.flatnonzero(scores > 0)
-            found.append(order.best(positions, scores[positions], ranks=self._ranks, k=k))
+        asked = self._numbers(queries)
+        found: list[order.Found] = []
+        for first, last in pairwise(self._blocks(asked)):
+            block = asked[first:last]
+            found += self._one(block[0], k=k) if len(block) == 1 else self._many(block, k=k)
         return found
+
+    def _blocks(self, asked: list[list[int]]) -> list[int]:
+        """Where blocks of queries that are searched together begin, by the postings they touch."""
+        sizes, flat = _lengths(asked), _flat(asked)
+        touched = np.concatenate(([0], np.cumsum(self.indptr[flat + 1] - self.indptr[flat])))
+        touched = touched[np.concatenate(([0], np.cumsum(sizes)))]
+        most, bounds = min(_QUERIES, 1 << (33 - self._rank_bits)), [0]
+        while (first := bounds[-1]) < len(asked):
+            last = int(np.searchsorted(touched, touched[first] + _POSTINGS, side="right")) - 1
+            bounds.append(min(max(last, first + 1), first + most, len(asked)))
+        return bounds
+
+    def _one(self, terms: list[int], *, k: int) -> list[order.Found]:
+        scores = self._add_up(terms)
+        positions = np.flatnonzero(scores > 0)
+        return [order.best(positions, scores[positions], ranks=self._ranks, k=k)]
+
+    def _many(self, asked: list[list[int]], *, k: int) -> list[order.Found]:
+        """Search a block: one product of sparse matrices adds up, one sort puts in order."""
+        from scipy.sparse import csr_array
+
+        terms, entries = np.unique(_flat(asked), return_inverse=True)
+        held = self.indptr[terms + 1] - self.indptr[terms]
+        starts = np.concatenate(([0], np.cumsum(held)))
+        postings = np.repeat(self.indptr[terms] - starts[:-1], held) + np.arange(starts[-1])
+        lists = csr_array(
+            (self.impacts[postings].astype(np.float64), self.passages[postings], starts),
+            shape=(len(terms), len(self)),
+        )
+        # A row is added up in the order of the query's words, in float64, as `_add_up` does.
+        words = csr_array(
+            (np.ones(len(entries)), entries, np.concatenate(([0], np.cumsum(_lengths(asked))))),
+            shape=(len(asked), len(terms)),
+        )
+        sums = words @ lists
+        counts, scores, places = np.diff(sums.indptr), sums.data.astype(np.float32), sums.indices
+        if scores.min(initial=1.0) <= 0:  # only where half of a tiny corpus holds a term
+            hits = scores > 0
+            counts = np.bincount(
+                np.repeat(np.arange(len(asked)), counts)[hits], minlength=len(asked)
+            )
+            scores, places = scores[hits], places[hits]
+        # One number for (query, score downwards, rank of the id): a float above 0 sorts as its bits.
+        keys = (_BITS - scores.view(np.int32)).astype(np.int64)
+        keys <<= self._rank_bits
+        keys |= self._ranks[places]
+        keys |= np.repeat(np.arange(len(asked)) << 31 + self._rank_bits, counts)
+        keys.sort()
+        firsts, lengths = np.cumsum(counts) - counts, np.minimum(counts, k)
+        ends = np.cumsum(lengths)
+        best = keys[np.repeat(firsts - (ends - lengths), lengths) + np.arange(ends[-1])]
+        positions = self._by_rank[best & ((1 << self._rank_bits) - 1)]
+        found = (_BITS - (best >> self._rank_bits & _BITS)).astype(np.int32).view(np.float32)
+        return list(zip(np.split(positions, ends[:-1]), np.split(found, ends[:-1]), strict=True))
 
     def save(self, folder: Path) -> None:
         """Write the index into a folder, as .npy arrays and JSON."""
         artifacts.write_json(folder / "spec.json", asdict(self.spec))
+        artifacts.write_json(folder / "statistics.json", {"mean_length": self.mean_length})
         artifacts.write_json(folder / "ids.json", self.ids)
         artifacts.write_json(folder / "vocabulary.json", list(self.vocabulary))
         for name in ("indptr", "passages", "impacts"):
@@ -215,7 +334,16 @@ class LexicalIndex:
             indptr=_mapped(folder / "indptr.npy"),
             passages=_mapped(folder / "passages.npy"),
             impacts=_mapped(folder / "impacts.npy"),
+            mean_length=artifacts.read_json(folder / "statistics.json")["mean_length"],
         )
+
+
+def _lengths(rows: Sequence[Sequence[Any]]) -> npt.NDArray[np.int64]:
+    return np.fromiter(map(len, rows), np.int64, len(rows))
+
+
+def _flat(rows: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
+    return np.fromiter(chain.from_iterable(rows), np.int64)
 
 
 def _mapped(path: Path) -> npt.NDArray[Any]:

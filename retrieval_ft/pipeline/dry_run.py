@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ import numpy as np
 from retrieval_ft import config as configs
 from retrieval_ft.config import Config
 from retrieval_ft.console import stdout
-from retrieval_ft.dataset import Qrels, Ranking
-from retrieval_ft.index import rank_lexical
+from retrieval_ft.dataset import Qrels
 from retrieval_ft.mining import mine
+from retrieval_ft.pipeline.generate import draft
+from retrieval_ft.pipeline.mine import lexical_rows
 from retrieval_ft.pipeline.prepare import read_checked
 from retrieval_ft.pipeline.workbench import Workbench, encoder_of
 
@@ -27,7 +29,9 @@ def describe(config: Config) -> dict[str, Any]:
     """Resolved config, counts, lengths and truncation, steps, time estimate, first triplets."""
     from retrieval_ft.training.recipe import resolve_recipe
 
-    dataset, account = read_checked(config)
+    prepared = read_checked(config)
+    dataset, made = draft(prepared, config)
+    account = {**prepared.account, **made}
     bench = Workbench(config, dataset)
     encoder = encoder_of(bench.base_path, config.model, cached=False)
     corpus = dataset.corpus
@@ -96,18 +100,23 @@ def _triplets(bench: Workbench, encoder: Any) -> list[dict[str, str]]:
     dataset, config = bench.dataset, bench.config
     ids = dataset.qrels["train"].query_ids[:_TRIPLETS]
     queries = dataset.queries.select(ids)
-    bm25 = rank_lexical(bench.lexical, queries, k=config.mining.depth)
-    wanted = dict.fromkeys(
-        p for q in ids for p in (*dataset.qrels["train"].relevant(q), *bm25.ids(q))
+    grades = {q: dataset.qrels["train"].grades[q] for q in ids}
+    bm25 = lexical_rows(bench.lexical, queries, k=2 * config.mining.depth)
+    ranked = np.unique(bm25[bm25 >= 0])
+    corpus = dataset.corpus.select(
+        chain(
+            chain.from_iterable(grades.values()),
+            (dataset.corpus.ids[row] for row in ranked),
+            dataset.corpus.ids[:_SAMPLE],
+        )
     )
-    wanted.update(dict.fromkeys(dataset.corpus.ids[:_SAMPLE]))
-    corpus = dataset.corpus.select(wanted)
+    places = np.full(len(dataset.corpus) + 1, -1)  # the last entry is that of row -1
+    places[[dataset.corpus.index_of[p] for p in corpus.ids]] = np.arange(len(corpus))
     mined = mine(
         corpus,
         queries,
-        qrels=Qrels({q: dataset.qrels["train"].grades[q] for q in ids}),
-        dense=Ranking({}),
-        bm25=bm25,
+        qrels=Qrels(grades),
+        rankings={"dense": np.zeros((len(queries), 0), np.int64), "bm25": places[bm25]},
         query_vectors=encoder.encode(queries.texts, role="query"),
         passage_vectors=encoder.encode(corpus.passages, role="passage"),
         config=config.mining,
@@ -129,7 +138,7 @@ def plan_words(plan: dict[str, Any]) -> None:
     out = stdout()
     config = configs.from_mapping(plan["config"], source="dry run")
     out.print(configs.dump(config), markup=False)
-    sizes = {k: v for k, v in plan["dataset"].items() if k not in ("dropped", "carved")}
+    sizes = {k: v for k, v in plan["dataset"].items() if isinstance(v, int | str)}
     out.print(f"dataset: {', '.join(f'{k} {v}' for k, v in sizes.items())}", markup=False)
     for word in ("dropped", "carved"):
         if plan["dataset"][word]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,7 +101,7 @@ def evaluate_run(
             "seed": config.seed,
         },
         outputs=[_FOLDER, VERDICT, MODEL],
-        work=lambda _: _work(run, bench),
+        work=lambda _: _work(run, bench, prepared.facts),
     )
 
 
@@ -110,7 +110,7 @@ def promoted_fusion(evaluated: StageRecord) -> FusionSpec:
     return FusionSpec(**evaluated.facts["choices"][f"{evaluated.facts['promoted']}_fusion"])
 
 
-def _work(run: Run, bench: Workbench) -> dict[str, Any]:
+def _work(run: Run, bench: Workbench, dataset: Mapping[str, Any]) -> dict[str, Any]:
     config, qrels = run.config, bench.dataset.qrels["test"]
     tuned_encoder = encoder_of(run.folder / CANDIDATE, config.model)
     base, tuned = rank_systems(bench, bench.base), rank_systems(bench, tuned_encoder)
@@ -147,6 +147,7 @@ def _work(run: Run, bench: Workbench) -> dict[str, Any]:
         "reason": verdict.rule,
         "systems": {name: found.means() for name, found in per_query.items()},
         "differences": rows,
+        "slices": _slices(per_query, dataset["splits"]["unseen_test_queries"]),
         "choices": {
             "base_fusion": asdict(base.fusion),
             "tuned_fusion": asdict(tuned.fusion),
@@ -166,6 +167,24 @@ def _work(run: Run, bench: Workbench) -> dict[str, Any]:
         },
     )
     return facts
+
+
+def _slices(per_query: Mapping[str, PerQuery], unseen: Collection[str]) -> list[dict[str, Any]]:
+    """The systems on test queries about documents that training knew, and on the others."""
+    everyone = next(iter(per_query.values())).query_ids
+    parts = {
+        "about documents that training knew": set(everyone) - set(unseen),
+        "about documents that it did not": set(unseen),
+    }
+    return [
+        {
+            "name": name,
+            "queries": len(queries),
+            "systems": {s: found.select(queries).means() for s, found in per_query.items()},
+        }
+        for name, queries in parts.items()
+        if queries
+    ]
 
 
 def _promote(run: Run, bench: Workbench, *, tuned: bool) -> None:

@@ -1,4 +1,4 @@
-"""The main job, top to bottom: prepare > mine > train > evaluate > index > report."""
+"""The main job, top to bottom: prepare > generate > mine > train > evaluate > index > report."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 
 from retrieval_ft import __version__, artifacts
 from retrieval_ft.config import Config
+from retrieval_ft.console import note
 from retrieval_ft.evaluation import report_markdown
 from retrieval_ft.pipeline.evaluate import evaluate_run
+from retrieval_ft.pipeline.generate import generate
 from retrieval_ft.pipeline.index import index_run
 from retrieval_ft.pipeline.mine import mine_pairs
 from retrieval_ft.pipeline.prepare import prepare
@@ -19,6 +21,7 @@ from retrieval_ft.pipeline.run import Run, StageRecord, open_run
 from retrieval_ft.pipeline.train import train
 from retrieval_ft.pipeline.workbench import Workbench
 
+_SIZES = ("name", "passages", "train_pairs", "train_queries", "dev_queries", "test_queries")
 _PACKAGES = ("torch", "sentence-transformers", "transformers", "faiss-cpu", "numpy", "rank-bm25")
 
 
@@ -29,27 +32,33 @@ def run_all(config: Config, *, resume: bool, command: str) -> dict[str, Any]:
         # 1. What is trained and measured on, checked and split.
         dataset, prepared = prepare(run)
         bench = Workbench(config, dataset)
-        # 2. Hard negatives for every train pair.
-        pairs, mined = mine_pairs(run, bench, prepared)
-        # 3. The candidate; checkpoint and soup are chosen on dev.
-        trained = train(run, bench, pairs, prepared, mined)
-        # 4. One look at test; the winner goes to model/.
-        evaluated = evaluate_run(run, bench, prepared, trained)
-        # 5. Its index. After the gate, since the index belongs to the promoted embedder.
-        index_run(run, bench, prepared, evaluated)
-        # 6. What a person reads.
-        return _report(run, command, prepared, mined, trained, evaluated)
+        # 2. Pairs from the corpus itself, where labels are few or none.
+        bench.dataset, generated = generate(run, bench, prepared)
+        _say(prepared, generated)
+        # 3. Hard negatives for every train pair.
+        pairs, mined = mine_pairs(run, bench, generated)
+        # 4. The candidate; checkpoint and soup are chosen on dev.
+        trained = train(run, bench, pairs, generated, mined)
+        # 5. One look at test; the winner goes to model/.
+        evaluated = evaluate_run(run, bench, generated, trained)
+        # 6. Its index. After the gate, since the index belongs to the promoted embedder.
+        index_run(run, bench, generated, evaluated)
+        # 7. What a person reads.
+        return _report(run, command, prepared, generated, mined, trained, evaluated)
 
 
 def run_mining(config: Config) -> dict[str, Any]:
-    """Do the first two stages only."""
+    """Do the stages up to the mined pairs only."""
     with open_run(config, resume=False) as run:
         dataset, prepared = prepare(run)
-        _, mined = mine_pairs(run, Workbench(config, dataset), prepared)
+        bench = Workbench(config, dataset)
+        bench.dataset, generated = generate(run, bench, prepared)
+        _say(prepared, generated)
+        _, mined = mine_pairs(run, bench, generated)
         return {
             "schema_version": 1,
             "run": str(run.folder),
-            "dataset": _sizes(prepared),
+            **_data(prepared, generated),
             "mining": dict(mined.facts),
             "stages": run.timings,
         }
@@ -75,6 +84,7 @@ def _report(
     run: Run,
     command: str,
     prepared: StageRecord,
+    generated: StageRecord,
     mined: StageRecord,
     trained: StageRecord,
     evaluated: StageRecord,
@@ -85,10 +95,11 @@ def _report(
         "verdict": facts["verdict"],
         "reason": facts["reason"],
         "run": str(run.folder),
-        "dataset": _sizes(prepared),
+        **_data(prepared, generated),
         "base": run.config.model.base,
         "systems": facts["systems"],
         "differences": facts["differences"],
+        "slices": facts["slices"],
         "choices": {"soup_alpha": trained.facts["soup_alpha"], **facts["choices"]},
         "mining": {key: mined.facts[key] for key in ("pairs", "negatives", "origin", "dropped")},
         "training": _numbers(trained.facts),
@@ -111,8 +122,36 @@ def _report(
     return {**document, "stages": run.timings}
 
 
-def _sizes(prepared: StageRecord) -> dict[str, Any]:
-    return {k: v for k, v in prepared.facts.items() if k not in ("dropped", "carved")}
+def _data(prepared: StageRecord, generated: StageRecord) -> dict[str, Any]:
+    """What a document says of the data: sizes, what was cleaned, where the pairs came from."""
+    facts, made = prepared.facts, generated.facts
+    pairs = {"tier": facts["tier"]["reason"], "splits": made["splits"]["why"]}
+    if "filters" in made:
+        pairs |= {"kept and dropped by kind": made["filters"], "queries": made["generated_queries"]}
+    return {
+        "dataset": {key: made[key] for key in _SIZES if key in made},
+        "hygiene": facts["hygiene"],
+        "pairs": pairs,
+        "warnings": _warnings(prepared, generated),
+    }
+
+
+def _warnings(prepared: StageRecord, generated: StageRecord) -> list[str]:
+    made = generated.facts
+    found = [*prepared.facts["warnings"], made["power"], *made["power_warnings"]]
+    if made.get("generated_queries", {}).get("test"):
+        found.append(
+            "The test queries were made from the corpus, no person asked them: bring real ones "
+            "(qrels/test.tsv) before you trust the verdict."
+        )
+    return found
+
+
+def _say(prepared: StageRecord, generated: StageRecord) -> None:
+    """Tell, before any training, what it will be done on and what the test set can tell."""
+    note(prepared.facts["tier"]["reason"])
+    for sentence in (generated.facts["splits"]["why"], *_warnings(prepared, generated)):
+        note(sentence)
 
 
 def _numbers(facts: Mapping[str, Any]) -> dict[str, Any]:

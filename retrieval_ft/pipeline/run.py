@@ -63,10 +63,11 @@ class Run:
             inputs: everything the stage depends on, as JSON values.
             outputs: files and folders below the run directory that the stage writes.
             work: does it, given the stage's key, and returns facts for the report (JSON values).
+                Where these say `incomplete`, the stage is done again the next time.
         """
         key = artifacts.sha256_json({"stage": name, "version": __version__, **inputs})
         record = self._records.get(name)
-        cached = record is not None and record.key == key and self._whole(record)
+        cached = record is not None and record.key == key and self._stands(record)
         if record is None or not cached:
             self._records.pop(name, None)
             note(f"{name}: started")
@@ -90,8 +91,8 @@ class Run:
             raise DataError(f"{self.folder}: the {name} stage is not done; run the main job first")
         return self._records[name]
 
-    def _whole(self, record: StageRecord) -> bool:
-        return all(
+    def _stands(self, record: StageRecord) -> bool:
+        return not record.facts.get("incomplete") and all(
             (self.folder / path).is_file() and artifacts.sha256_file(self.folder / path) == sha256
             for path, sha256 in record.outputs.items()
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from retrieval_ft.config import Config, dump
-from retrieval_ft.dataset import Dataset, beir, splits
+from retrieval_ft.dataset import Dataset, splits
 from retrieval_ft.errors import ConfigError, DataError
 from retrieval_ft.evaluation import difference_rows, evaluate
 from retrieval_ft.index import FusionSpec, HybridIndex
@@ -15,8 +15,10 @@ from retrieval_ft.index.hybrid import Mode
 from retrieval_ft.models import resolve
 from retrieval_ft.pipeline import prepare
 from retrieval_ft.pipeline.evaluate import MODEL, promoted_fusion, rank_systems
+from retrieval_ft.pipeline.generate import read_run
 from retrieval_ft.pipeline.index import FOLDER as INDEX
 from retrieval_ft.pipeline.run import CONFIG, Run
+from retrieval_ft.pipeline.source import read_source, source_folder
 from retrieval_ft.pipeline.target import is_run
 from retrieval_ft.pipeline.workbench import (
     Workbench,
@@ -84,10 +86,10 @@ def build_index(
     The fusion is the one that dev chose for the run's promoted model; elsewhere RRF.
     """
     run = _run_of(config, target)
-    source = run / prepare.FOLDER if run else prepare.source_folder(config.data)
+    source = run / prepare.FOLDER if run else source_folder(config.data)
     of_config = target is None or target.is_file()
     folder = out or (config.run_folder if run or of_config else source) / INDEX
-    corpus = beir.read_corpus(source / "corpus.jsonl")
+    corpus = prepare.read_prepared(run).corpus if run else prepare.read_corpus(config)
     path = _model_path(config, run, model)
     encoder = serving_encoder(path, config.model)
     fusion, place = FusionSpec(), str(path.resolve())
@@ -175,7 +177,7 @@ def _run_of(config: Config, target: Path | None) -> Path | None:
 
 def _measurable(config: Config, run: Path | None) -> tuple[Dataset, dict[str, int]]:
     """The dataset to measure on, and how many queries were dropped from it, by reason."""
-    dataset = prepare.read_prepared(run) if run else beir.read(prepare.source_folder(config.data))
+    dataset = read_run(run) if run else read_source(config, prepare.offsets_of(config)).dataset
     # Queries that no split judges do no harm here: a download often brings those of other splits.
     judged = dict.fromkeys(q for qrels in dataset.qrels.values() for q in qrels.query_ids)
     dataset = replace(dataset, queries=dataset.queries.select(judged))

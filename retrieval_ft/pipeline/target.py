@@ -1,4 +1,4 @@
-"""What a command was pointed at: a config file, a run directory or a dataset folder."""
+"""What a command was pointed at: a config, a run directory, a dataset, documents or labels."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from pathlib import Path
 
 from retrieval_ft import config as configs
 from retrieval_ft.config import Config
+from retrieval_ft.dataset.labels import brings_texts
 from retrieval_ft.errors import ConfigError
 from retrieval_ft.pipeline.run import CONFIG
 
+_YAML = (".yaml", ".yml")
+_ROWS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 DEFAULT = Path("configs/quickstart.yaml")
 
 
@@ -23,8 +26,9 @@ def resolve_config(
 ) -> Config:
     """The configuration that a target and overrides mean.
 
-    A YAML file is read as it is; a run directory gives the config it was run with; a dataset folder
-    gives the defaults on that dataset.
+    A YAML file is read as it is; a run directory gives the config it was run with; anything else
+    that can be read (a dataset folder, a folder, a glob or a file of documents or rows, a file of
+    labels that brings its texts) gives the defaults on it.
 
     Raises:
         ConfigError: the target is none of these, or the configuration is not valid.
@@ -35,19 +39,27 @@ def resolve_config(
                 f"{DEFAULT} is not below this folder; name a config, a run or a dataset folder"
             )
         target = DEFAULT
-    if target.is_file():
+    if target.suffix in _YAML:
         raw = configs.read(target)
     elif is_run(target):
         # The run is where it is now, not where it was when its config was written.
         place = target if target.name not in ("", "..") else target.resolve()
         raw = {**configs.read(target / CONFIG), "runs": str(place.parent), "name": place.name}
-    elif target.is_dir():
-        raw = {"name": _run_name(target), "data": {"path": str(target)}}
+    elif target.exists() or set("*?[") & set(target.name):
+        raw = {"name": _run_name(target), "data": {_part(target): str(target)}}
     else:
-        raise ConfigError(f"{target}: no such config file, run directory or dataset folder")
+        raise ConfigError(
+            f"{target}: no such config file, run directory, dataset folder or documents"
+        )
     return configs.from_mapping(raw, overrides, name=name, source=str(target))
 
 
-def _run_name(folder: Path) -> str:
-    kept = "".join(c if c.isalnum() or c in "._-" else "-" for c in folder.resolve().name)
+def _part(target: Path) -> str:
+    """Whether a target is what is searched, or labels that bring it along."""
+    rows = target.is_file() and target.suffix in _ROWS
+    return "labels" if rows and brings_texts(target) else "path"
+
+
+def _run_name(target: Path) -> str:
+    kept = "".join(c if c.isalnum() or c in "._-" else "-" for c in target.resolve().stem)
     return kept.strip("._-") or "run"

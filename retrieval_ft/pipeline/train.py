@@ -75,12 +75,18 @@ def dev_pool(bench: Workbench, *, size: int) -> DevPool:
 
 
 def train(
-    run: Run, bench: Workbench, pairs: Pairs, prepared: StageRecord, mined: StageRecord
+    run: Run,
+    bench: Workbench,
+    pairs: Pairs,
+    prepared: StageRecord,
+    mined: StageRecord,
+    *,
+    place: str = "",
 ) -> StageRecord:
-    """Fine-tune, choose on dev, and leave the candidate in `checkpoints/tuned`."""
+    """Fine-tune, choose on dev, and leave the candidate in `checkpoints/tuned` below `place`."""
     config = run.config
     return run.stage(
-        "train",
+        f"{place}train",
         inputs={
             "dataset": prepared.digest,
             "mined": mined.digest,
@@ -89,12 +95,12 @@ def train(
             "training": config.training.model_dump(mode="json"),
             "seed": config.seed,
         },
-        outputs=[CANDIDATE, LOG],
-        work=lambda key: _work(run, bench, pairs, key),
+        outputs=[place + CANDIDATE, place + LOG],
+        work=lambda key: _work(run, bench, pairs, key, place),
     )
 
 
-def _work(run: Run, bench: Workbench, pairs: Pairs, key: str) -> dict[str, Any]:
+def _work(run: Run, bench: Workbench, pairs: Pairs, key: str, place: str) -> dict[str, Any]:
     from retrieval_ft.export.model import check_exportable, export_model
 
     config = run.config
@@ -116,9 +122,9 @@ def _work(run: Run, bench: Workbench, pairs: Pairs, key: str) -> dict[str, Any]:
         "soup_dev": curve,
         "precision": encoder.precision.reason,
     }
-    artifacts.write_jsonl(run.folder / LOG, fitted.log)
+    artifacts.write_jsonl(run.folder / place / LOG, fitted.log)
     card = _card(run, bench, facts)
-    export_model(encoder.serving_model(), run.folder / CANDIDATE, card=card)
+    export_model(encoder.serving_model(), run.folder / place / CANDIDATE, card=card)
     shutil.rmtree(run.folder / _STEPS, ignore_errors=True)
     return facts
 

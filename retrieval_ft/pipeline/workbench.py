@@ -44,6 +44,11 @@ class Workbench:
         return encoder
 
     @cached_property
+    def base_index(self) -> DenseIndex:
+        """The base model's vectors of the whole corpus."""
+        return dense_index(self.base, self.dataset.corpus)
+
+    @cached_property
     def lexical(self) -> LexicalIndex:
         """BM25 over the whole corpus."""
         return self._lexical_over(self.dataset.corpus)
@@ -113,6 +118,13 @@ def serving_encoder(path: Path, config: ModelConfig) -> Encoder:
 def embedding_cache() -> Path:
     """Where vectors are kept between runs."""
     return home() / "embeddings"
+
+
+def base_tokenizer(config: ModelConfig) -> Any:
+    """The base model's tokenizer alone: no weights are loaded for it."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(resolve(config.base).path), local_files_only=True)
 
 
 def lexical_spec(config: LexicalConfig) -> LexicalSpec:

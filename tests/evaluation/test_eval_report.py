@@ -307,7 +307,9 @@ def test_hygiene_slices_and_warnings_stand_in_the_report():
         {"name": "unseen documents", "queries": 1234, "systems": means},
         {"name": NASTY, "queries": 3, "systems": means},
     ]
-    document["hygiene"] = [{"check": "near_duplicates", "touched": 7, "of": 4321, "done": NASTY}]
+    document["hygiene"] = [
+        {"check": "near_duplicates", "touched": 7, "of": 4321, "what was done": NASTY}
+    ]
     document["warnings"] = ["Few queries.", NASTY]
     document["pairs"] = {"tier": "corpus", "kept": 1500}
     markdown = report_markdown(document)

@@ -22,6 +22,7 @@ def tiny_config(model_folder, dataset_folder):
             "device": "cpu",
             "precision": "fp32",
         },
+        "pairs": {"tier": "labels"},
         "mining": {"negatives": 2, "depth": 10},
         "training": {
             "epochs": 15,

@@ -45,7 +45,7 @@ def lines_of(path):
 
 
 def test_no_such_dataset_folder(fresh):
-    refused(train("nowhere"), 3, "nowhere: no such dataset folder")
+    refused(train("nowhere"), 3, "nowhere: no such file or folder")
 
 
 @pytest.mark.parametrize("command", ["train", "mine", "index", "evaluate"])
@@ -145,7 +145,9 @@ def test_a_query_without_a_relevant_passage(broken):
 def test_no_train_pairs(broken, model_folder, command):
     (broken / "qrels/train.tsv").unlink()
     words = ["--set", f"model.base={model_folder}", "--set", "data.unjudged_queries=drop"]
-    refused(cli(command, broken, *words), 3, "broken: no train pairs: qrels/train.tsv is missing")
+    refused(cli(command, broken, *words), 3, "no pair could be made from the corpus", "data.labels")
+    words += ["--set", "pairs.tier=labels"]
+    refused(cli(command, broken, *words), 2, "pairs.tier=labels: there are no labelled train pairs")
 
 
 def test_no_judgements_at_all(broken):

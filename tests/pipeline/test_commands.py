@@ -188,5 +188,5 @@ def test_a_moved_run_still_finds_its_model(copied, tmp_path):
 def test_a_target_that_is_nothing_is_named(fresh):
     found = cli("train", "nowhere")
     assert found.code == 2
-    assert "nowhere: no such config file, run directory or dataset folder" in found.err
+    assert "nowhere: no such config file, run directory, dataset folder or documents" in found.err
     assert "configs/quickstart.yaml is not below this folder" in cli("train").err

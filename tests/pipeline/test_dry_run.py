@@ -66,7 +66,7 @@ def test_it_reports_truncation(fresh):
 def test_it_finds_faults_in_the_data_before_a_run_does(fresh):
     found = cli("train", "tiny.yaml", "--dry-run", "--set", "data.path=nowhere")
     assert found.code == 3
-    assert "nowhere: no such dataset folder" in found.err
+    assert "nowhere: no such file or folder" in found.err
 
 
 def test_it_runs_on_a_finished_run_and_leaves_it(copied):
