@@ -198,10 +198,11 @@ class LexicalIndex:
         """
         idf = _idf(np.diff(self.indptr), total=len(self), epsilon=self.spec.epsilon)
         spec, scores = self.spec, np.zeros(len(texts), np.float32)
+        mean_length = self.mean_length or 1.0  # 0 where no passage has a word: all scores are 0
         rows = zip(spec.tokenize(queries), spec.tokenize(texts), strict=True)
         for row, (asked, terms) in enumerate(rows):
             frequency = Counter(terms)
-            norm = spec.k1 * (1 - spec.b + spec.b * len(terms) / self.mean_length)
+            norm = spec.k1 * (1 - spec.b + spec.b * len(terms) / mean_length)
             scores[row] = sum(
                 idf[self.vocabulary[term]] * count * (spec.k1 + 1) / (count + norm)
                 for term in asked

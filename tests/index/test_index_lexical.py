@@ -77,6 +77,20 @@ def test_scores_are_finite_at_the_ends_of_the_range(spec):
     assert np.flatnonzero(scores).tolist() == [0, 2]
 
 
+@settings(deadline=None)
+@given(corpora, text, specs)
+def test_a_text_is_scored_as_the_passage_that_it_is(texts, query, spec):
+    index = build(texts, spec)
+    found = index.score_texts([query] * len(texts), texts)
+    np.testing.assert_allclose(found, index.scores(query), rtol=1e-5, atol=1e-6)
+
+
+def test_a_text_of_unknown_words_scores_nothing():
+    index = build(["cat runs", "buffer", "the cat"])
+    assert index.score_texts(["cat", "dog"], ["dog", "dog"]).tolist() == [0, 0]
+    assert index.score_texts([], []).shape == (0,)
+
+
 def test_a_term_that_stands_twice_in_the_query_counts_twice():
     index = build(["rare word", "other", "more", "things"])
     np.testing.assert_allclose(index.scores("rare rare"), 2 * index.scores("rare"))
