@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from retrieval_ft import artifacts
-from retrieval_ft.errors import DependencyError
 from retrieval_ft.mining.audit import RULE, Audit, Example, FalseNegatives, Histogram, Row
 
 _LINE = "{:<6} {:>14} {:>14} {:>14}"
@@ -82,18 +81,9 @@ def _escape(text: str) -> str:
 
 
 def draw(histogram: Histogram, path: Path) -> None:
-    """Draw the histogram as an SVG file; the same counts give the same bytes.
-
-    Raises:
-        DependencyError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DependencyError(
-            "drawing score histograms needs matplotlib; install it: pip install matplotlib"
-        ) from error
+    """Draw the histogram as an SVG file; the same counts give the same bytes."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
     style = {"svg.hashsalt": "retrieval_ft", "svg.fonttype": "none"}
     with rc_context(style), artifacts.atomic_open(path) as file:

@@ -1,96 +1,52 @@
-"""Positive-aware hard negatives from the union of BM25 and dense candidates.
+"""Positive-aware hard negatives: from the rankings of several sources to training pairs.
 
-A candidate that the base model scores close to the positive is more likely an unlabelled positive
-than a useful negative (RocketQA, arXiv 2010.08191; NV-Retriever, arXiv 2407.15831, keeps those under
-95% of the positive's score). BGE cosines live in about [.6, 1], where 95% of the score means little,
-so the margin is taken on a calibrated scale: 0 is the mean score of random (query, passage) pairs.
+The judgements are laid out as arrays, negatives are selected block by block, and what was selected
+becomes pairs with an account. The rules are in `select`, the scale of scores in `calibration`.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from retrieval_ft.config import MiningConfig
-from retrieval_ft.dataset import Corpus, Negative, Pair, Pairs, Qrels, Queries, Ranking
+from retrieval_ft.console import progress
+from retrieval_ft.dataset import Corpus, Negative, Pair, Pairs, Qrels, Queries
+from retrieval_ft.errors import DataError
+from retrieval_ft.mining.calibration import Calibration, calibrate, cosines
+from retrieval_ft.mining.candidates import IdOrder, Ints, Judged, Walks
+from retrieval_ft.mining.select import DEEPER, REASONS, RUNGS, WINDOW, Dropped, Kept, Task, select
+from retrieval_ft.mining.words import WordSets
 
-_WORD = re.compile(r"\w+")
-_RANDOM_PER_QUERY = 20
-_RRF_K = 60
+Floats = npt.NDArray[np.float32]
+Rankings = Mapping[str, Ints]
 
-
-@dataclass(frozen=True)
-class Calibration:
-    """The base model's score distribution on this corpus; all are cosines."""
-
-    random_mean: float
-    positive_mean: float
-    positive_floor: float
-    """The configured low quantile of the scores of known positives."""
-
-    def ceiling(self, positive_score: float, *, margin: float) -> float:
-        """The score above which a candidate is taken for a false negative."""
-        positive = max(positive_score, self.positive_floor)
-        return self.random_mean + margin * (positive - self.random_mean)
+SHORT = "short"
+_BLOCK = 1_024
+"""Pairs whose candidates are held at a time."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MinedPairs:
-    """Pairs with negatives, the account of mining, and the scale that it used."""
+    """Pairs with negatives, the scale that judged them, and the account of mining."""
 
     pairs: Pairs
+    """By query as the queries came, then by positive id. `dropped` counts candidates by reason."""
     calibration: Calibration
-    dropped: tuple[Mapping[str, str | float], ...]
-    """Every dropped candidate: query_id, positive_id, passage_id, score, reason."""
-
-
-def calibrate(
-    query_vectors: npt.NDArray[np.float32],
-    passage_vectors: npt.NDArray[np.float32],
-    *,
-    positives: list[tuple[int, int]],
-    floor_quantile: float,
-    seed: int,
-) -> Calibration:
-    """Measure the scores of known positives and of random pairs.
-
-    Args:
-        query_vectors: float32 [q, d], L2-normalised.
-        passage_vectors: float32 [p, d], L2-normalised.
-        positives: (row in query_vectors, row in passage_vectors) of each known positive.
-        floor_quantile: quantile of the positives' scores that becomes `positive_floor`.
-        seed: of the random pairs.
-    """
-    rows, columns = (np.array(side) for side in zip(*positives, strict=True))
-    known = _cosines(query_vectors, passage_vectors, rows, columns)
-    generator = np.random.default_rng(seed)
-    some = np.repeat(np.unique(rows), _RANDOM_PER_QUERY)
-    drawn = generator.integers(len(passage_vectors), size=len(some))
-    chance = _cosines(query_vectors, passage_vectors, some, drawn)
-    return Calibration(
-        random_mean=float(chance.mean()),
-        positive_mean=float(known.mean()),
-        positive_floor=float(np.quantile(known, floor_quantile)),
-    )
-
-
-def _cosines(
-    queries: npt.NDArray[np.float32],
-    passages: npt.NDArray[np.float32],
-    rows: npt.NDArray[np.int64],
-    columns: npt.NDArray[np.int64],
-) -> npt.NDArray[np.float64]:
-    out = np.empty(len(rows))
-    for start in range(0, len(rows), 8192):
-        part = slice(start, start + 8192)
-        out[part] = np.einsum("nd,nd->n", queries[rows[part]], passages[columns[part]])
-    return out
+    kept: Kept
+    """The negatives of `pairs` again, in columns."""
+    dropped: Dropped
+    """Every candidate that was looked at and not taken, in columns."""
+    rungs: tuple[str, ...]
+    """How far down the ladder each pair went for its first `config.negatives`: window, own_positive,
+    deeper or random; short where even then there were fewer."""
+    account: Mapping[str, int]
+    """Pairs by rung."""
 
 
 def mine(
@@ -98,170 +54,188 @@ def mine(
     queries: Queries,
     *,
     qrels: Qrels,
-    dense: Ranking,
-    bm25: Ranking,
-    query_vectors: npt.NDArray[np.float32],
-    passage_vectors: npt.NDArray[np.float32],
+    rankings: Rankings,
+    query_vectors: Floats,
+    passage_vectors: Floats,
     config: MiningConfig,
     seed: int,
+    keep: int | None = None,
+    views: Mapping[tuple[str, str], Floats] | None = None,
 ) -> MinedPairs:
     """Give every (query, positive) its hard negatives; no pair is lost.
 
-    Candidates are the first `config.depth` of each ranking, taken in the order of their reciprocal
-    rank sum. A pair with too few survivors is filled with seeded random passages, which
-    carry no rank.
+    Passages that the labels judge irrelevant come first. Then come the candidates, in the order of
+    their reciprocal rank sum over the window (skip_top, depth] of each source, less known positives,
+    scores over the ceiling, and passages with the words of a positive. The ceiling comes from the
+    lowest score among a query's positives, so that all of them get the same negatives. A pair that
+    finds too few goes down a ladder: the window by its own positive's score, the ranks up to
+    2 x depth, random passages; the filters hold on every rung.
 
     Args:
         corpus: every passage; row i of `passage_vectors` is its i-th.
         queries: the train queries; row i of `query_vectors` is the i-th.
-        qrels: judgements of these queries.
-        dense: dense candidates of each query.
-        bm25: lexical candidates of each query.
+        qrels: judgements of these queries, all of passages in the corpus.
+        rankings: of each source in `config.sources` but `random`: rows of passages, integers
+            [q, any], best first, -1 at the end. The ladder uses 2 x depth of them.
         query_vectors: float32 [q, d], L2-normalised, of the base model.
-        passage_vectors: float32 [p, d], L2-normalised, of the base model.
-        config: depth, negatives, margin, floor, duplicates.
-        seed: of the random pairs and of the filling.
+        passage_vectors: float32 [p, d], L2-normalised, of the base model; may be a `np.memmap`.
+        config: sources, window, scope, negatives, filter, duplicates.
+        seed: of the random pairs that the scale is measured on, and of random passages.
+        keep: negatives of a pair, `config.negatives` by default; more leave something for a
+            cross-encoder to drop.
+        views: (query id, passage id) -> float32 [d], the vector of what training sees in place of a
+            positive (`Dataset.views`); its score counts, since the passage holds the query's words.
+
+    Raises:
+        DataError: no query has a relevant passage.
+        ValueError: a source has no ranking, or one that does not fit queries and corpus.
     """
-    row_of = {query_id: row for row, query_id in enumerate(queries.ids)}
-    positives = [
-        (row_of[query_id], corpus.index_of[passage_id])
-        for query_id in queries.ids
-        for passage_id in sorted(qrels.relevant(query_id))
-    ]
+    order = IdOrder.of(corpus.ids)
+    positives, given = _judgements(corpus, queries, qrels, order)
+    scores = cosines(query_vectors, passage_vectors, positives[:, 0], positives[:, 1:])[:, 0]
+    for place, (query, row) in enumerate(positives.tolist() if views else ()):
+        seen = (views or {}).get((queries.ids[query], corpus.ids[row]))
+        scores[place] = scores[place] if seen is None else query_vectors[query] @ seen
     calibration = calibrate(
         query_vectors,
         passage_vectors,
-        positives=positives,
+        queries=positives[:, 0],
+        known=scores,
         floor_quantile=config.floor_quantile,
         seed=seed,
     )
-    miner = _Miner(corpus, config, calibration, np.random.default_rng(seed))
-    items: list[Pair] = []
-    for query_id in queries.ids:
-        relevant = qrels.relevant(query_id)
-        candidates = _candidates(dense.ids(query_id), bm25.ids(query_id), depth=config.depth)
-        rows = [corpus.index_of[c] for c, _, _ in candidates]
-        query = query_vectors[row_of[query_id]]
-        scores = (passage_vectors[rows] @ query).tolist()
-        found = [
-            Negative(c, score, dense_rank, bm25_rank)
-            for (c, dense_rank, bm25_rank), score in zip(candidates, scores, strict=True)
-        ]
-        for positive_id in sorted(relevant):
-            score = float(passage_vectors[corpus.index_of[positive_id]] @ query)
-            kept, refused = miner.select(query_id, positive_id, score, found, relevant)
-            filled = miner.fill(kept, refused, relevant, query, passage_vectors)
-            items.append(Pair(query_id, positive_id, score, filled))
-    return MinedPairs(
-        Pairs(tuple(items), dict(sorted(miner.counts.items()))), calibration, tuple(miner.dropped)
+    lowest = np.full(len(queries), np.inf, np.float32)
+    np.minimum.at(lowest, positives[:, 0], scores)
+    in_scope = np.full(len(corpus), config.scope == "all")
+    in_scope[np.concatenate((positives[:, 1], given[:, 1]))] = True
+    walks = Walks.of(np.flatnonzero(in_scope), queries=len(queries), seed=seed)
+    shape = len(queries), len(corpus)
+    task = Task(
+        query_vectors=query_vectors,
+        passage_vectors=passage_vectors,
+        rankings=_sources(rankings, walks, config=config, shape=shape),
+        order=order,
+        in_scope=in_scope,
+        positives=Judged.of(positives, shape=shape),
+        given=Judged.of(given, shape=shape),
+        queries=positives[:, 0],
+        ceilings=calibration.ceilings(lowest[positives[:, 0]], config=config),
+        own_ceilings=calibration.ceilings(scores, config=config),
+        words=WordSets(corpus.passages),
+        jaccard=config.duplicate_jaccard,
+        walks=walks,
+        low=config.skip_top,
+        high=config.depth,
+        keep=config.negatives if keep is None else keep,
     )
+    kept, dropped = _select(task)
+    negatives = _negatives(kept, task, rankings, ids=corpus.ids)
+    bounds = pairwise(np.searchsorted(kept.pairs, np.arange(len(scores) + 1)).tolist())
+    items = tuple(
+        Pair(queries.ids[query], corpus.ids[row], score, tuple(negatives[first:last]))
+        for (query, row), score, (first, last) in zip(
+            positives.tolist(), scores.tolist(), bounds, strict=True
+        )
+    )
+    rungs = _rungs(kept, pairs=len(items), negatives=config.negatives)
+    account = {name: rungs.count(name) for name in (*RUNGS[WINDOW:], SHORT)}
+    return MinedPairs(Pairs(items, _by_reason(dropped)), calibration, kept, dropped, rungs, account)
 
 
-def _candidates(
-    dense: tuple[str, ...], bm25: tuple[str, ...], *, depth: int
-) -> list[tuple[str, int | None, int | None]]:
-    """Union of both lists: (id, dense rank, BM25 rank), by reciprocal rank sum, then id."""
-    dense_rank = {passage_id: rank for rank, passage_id in enumerate(dense[:depth], start=1)}
-    bm25_rank = {passage_id: rank for rank, passage_id in enumerate(bm25[:depth], start=1)}
-    union = sorted(dense_rank.keys() | bm25_rank.keys())
+def _judgements(
+    corpus: Corpus, queries: Queries, qrels: Qrels, order: IdOrder
+) -> tuple[Ints, Ints]:
+    """What is relevant and what is judged not to be: rows of (query, passage), int64 [n, 2] each.
 
-    def strength(passage_id: str) -> float:
-        ranks = (dense_rank.get(passage_id), bm25_rank.get(passage_id))
-        return sum(1 / (_RRF_K + rank) for rank in ranks if rank is not None)
+    By query, then by passage id.
+    """
+    judged = [
+        (row, corpus.index_of[passage_id], grade > 0)
+        for row, query_id in enumerate(queries.ids)
+        for passage_id, grade in qrels.grades.get(query_id, {}).items()
+    ]
+    rows = np.array(judged, np.int64).reshape(-1, 3)
+    rows = rows[np.lexsort((order.places[rows[:, 1]], rows[:, 0]))]
+    relevant = rows[:, 2] == 1
+    if not relevant.any():
+        raise DataError(
+            f"none of the {len(queries)} train queries has a relevant passage, so there is no pair "
+            "to mine negatives for; check the train qrels"
+        )
+    return rows[relevant, :2], rows[~relevant, :2]
 
-    union.sort(key=strength, reverse=True)
-    return [(p, dense_rank.get(p), bm25_rank.get(p)) for p in union]
+
+def _sources(
+    rankings: Rankings, walks: Walks, *, config: MiningConfig, shape: tuple[int, int]
+) -> list[Ints]:
+    """The ranking of each configured source; that of `random` is drawn."""
+    queries, passages = shape
+    found = []
+    for source in config.sources:
+        if source == "random":
+            drawn = walks.passages(np.arange(queries), first=0, last=2 * config.depth)
+            found.append(drawn)
+            continue
+        if source not in rankings:
+            raise ValueError(f"mining.sources has {source!r}, but its ranking is not given")
+        ranking = rankings[source]
+        if len(ranking) != queries or ranking.max(initial=-1) >= passages:
+            raise ValueError(
+                f"the {source} ranking has {len(ranking)} rows with passages up to "
+                f"{ranking.max(initial=-1)}, for {queries} queries and {passages} passages"
+            )
+        found.append(ranking)
+    return found
 
 
-class _Miner:
-    """Holds the account of drops while the pairs are made."""
+def _select(task: Task) -> tuple[Kept, Dropped]:
+    pairs = len(task.queries)
+    kept, dropped = [], []
+    with progress("mining pairs", pairs) as bar:
+        for start in range(0, pairs, _BLOCK):
+            block = range(start, min(start + _BLOCK, pairs))
+            taken, refused = select(task, block)
+            kept.append(taken)
+            dropped.append(refused)
+            bar.advance(len(block))
+    return Kept(**_columns(kept)), Dropped(**_columns(dropped))
 
-    def __init__(
-        self,
-        corpus: Corpus,
-        config: MiningConfig,
-        calibration: Calibration,
-        generator: np.random.Generator,
-    ) -> None:
-        self.corpus, self.config, self.calibration = corpus, config, calibration
-        self.generator = generator
-        self.counts: Counter[str] = Counter()
-        self.dropped: list[Mapping[str, str | float]] = []
-        self.words = lru_cache(maxsize=65_536)(self._words)
 
-    def select(
-        self,
-        query_id: str,
-        positive_id: str,
-        positive_score: float,
-        candidates: list[Negative],
-        relevant: frozenset[str],
-    ) -> tuple[list[Negative], set[str]]:
-        """Keep the first candidates that no rule drops; record and return every drop before them."""
-        ceiling = self.calibration.ceiling(positive_score, margin=self.config.margin)
-        kept: list[Negative] = []
-        refused: set[str] = set()
-        for candidate in candidates:
-            if len(kept) == self.config.negatives:
-                break
-            reason = self._reason(candidate, relevant, ceiling)
-            if reason is None:
-                kept.append(candidate)
-                continue
-            self.counts[reason] += 1
-            refused.add(candidate.passage_id)
-            if reason != "known_positive":
-                self.dropped.append(
-                    {
-                        "query_id": query_id,
-                        "positive_id": positive_id,
-                        "passage_id": candidate.passage_id,
-                        "score": round(candidate.score, 6),
-                        "reason": reason,
-                    }
-                )
-        return kept, refused
+def _columns(parts: Sequence[Kept] | Sequence[Dropped]) -> dict[str, Any]:
+    return {
+        field.name: np.concatenate([getattr(part, field.name) for part in parts])
+        for field in fields(parts[0])
+    }
 
-    def fill(
-        self,
-        kept: list[Negative],
-        refused: set[str],
-        relevant: frozenset[str],
-        query: npt.NDArray[np.float32],
-        passage_vectors: npt.NDArray[np.float32],
-    ) -> tuple[Negative, ...]:
-        """Add random passages until there are enough, or the corpus has no more.
 
-        What was refused as a candidate does not come back as a random one, nor does a duplicate.
-        """
-        seen = {negative.passage_id for negative in kept} | refused | relevant
-        while len(kept) < self.config.negatives and len(seen) < len(self.corpus):
-            row = int(self.generator.integers(len(self.corpus)))
-            passage_id = self.corpus.ids[row]
-            if passage_id in seen:
-                continue
-            seen.add(passage_id)
-            if self._duplicates_any(passage_id, relevant):
-                continue
-            kept.append(Negative(passage_id, float(passage_vectors[row] @ query), None, None))
-        return tuple(kept)
+def _negatives(kept: Kept, task: Task, rankings: Rankings, *, ids: Sequence[str]) -> list[Negative]:
+    """The kept as values, each with the rank at which a source proposed it."""
+    last = np.where(kept.rungs == DEEPER, 2 * task.high, task.high)
+    columns = []
+    for source in ("dense", "bm25"):
+        ranks = np.zeros(len(kept.passages), np.int64)
+        for start in range(0, len(ranks) if source in rankings else 0, _BLOCK):
+            part = slice(start, start + _BLOCK)
+            ranked = rankings[source][task.queries[kept.pairs[part]], : 2 * task.high]
+            is_it = ranked == kept.passages[part, None]  # in one place of a row at most
+            ranks[part] = is_it @ np.arange(1, ranked.shape[1] + 1)
+        ranks[(ranks <= task.low) | (ranks > last)] = 0
+        columns.append([rank or None for rank in ranks.tolist()])
+    names = [ids[row] for row in kept.passages.tolist()]
+    return list(map(Negative, names, kept.scores.tolist(), *columns))
 
-    def _reason(self, candidate: Negative, relevant: frozenset[str], ceiling: float) -> str | None:
-        if candidate.passage_id in relevant:
-            return "known_positive"
-        if candidate.score > ceiling:
-            return "over_margin"
-        if self._duplicates_any(candidate.passage_id, relevant):
-            return "duplicate_of_positive"
-        return None
 
-    def _words(self, passage_id: str) -> frozenset[str]:
-        text = self.corpus.passages[self.corpus.index_of[passage_id]]
-        return frozenset(_WORD.findall(text.lower()))
+def _rungs(kept: Kept, *, pairs: int, negatives: int) -> tuple[str, ...]:
+    """The lowest rung that each pair needed for its first negatives."""
+    starts = np.searchsorted(kept.pairs, np.arange(pairs))
+    first = np.arange(len(kept.pairs)) - starts[kept.pairs] < negatives
+    lowest = np.full(pairs, WINDOW)
+    np.maximum.at(lowest, kept.pairs[first], kept.rungs[first])
+    found = np.bincount(kept.pairs[first], minlength=pairs)
+    names = np.array([*RUNGS, SHORT])
+    return tuple(names[np.where(found < negatives, len(RUNGS), lowest)].tolist())
 
-    def _duplicates_any(self, candidate: str, positives: frozenset[str]) -> bool:
-        words = self.words(candidate)
-        return any(self._similar(words, self.words(positive)) for positive in positives)
 
-    def _similar(self, a: frozenset[str], b: frozenset[str]) -> bool:
-        return bool(a | b) and len(a & b) >= self.config.duplicate_jaccard * len(a | b)
+def _by_reason(dropped: Dropped) -> dict[str, int]:
+    counts = np.bincount(dropped.reasons, minlength=len(REASONS)).tolist()
+    return {name: n for name, n in sorted(zip(REASONS, counts, strict=True)) if n}

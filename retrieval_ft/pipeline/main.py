@@ -18,10 +18,11 @@ from retrieval_ft.pipeline.index import index_run
 from retrieval_ft.pipeline.mine import mine_pairs
 from retrieval_ft.pipeline.prepare import prepare
 from retrieval_ft.pipeline.run import Run, StageRecord, open_run
-from retrieval_ft.pipeline.train import train
+from retrieval_ft.pipeline.train import CANDIDATE, train
 from retrieval_ft.pipeline.workbench import Workbench
 
 _SIZES = ("name", "passages", "train_pairs", "train_queries", "dev_queries", "test_queries")
+_MINED = ("pairs", "negatives", "origin", "rungs", "dropped", "false_negatives", "denoise")
 _PACKAGES = ("torch", "sentence-transformers", "transformers", "faiss-cpu", "numpy", "rank-bm25")
 
 
@@ -36,15 +37,26 @@ def run_all(config: Config, *, resume: bool, command: str) -> dict[str, Any]:
         bench.dataset, generated = generate(run, bench, prepared)
         _say(prepared, generated)
         # 3. Hard negatives for every train pair.
-        pairs, mined = mine_pairs(run, bench, generated)
-        # 4. The candidate; checkpoint and soup are chosen on dev.
-        trained = train(run, bench, pairs, generated, mined)
+        # 4. The candidate; checkpoint and soup are chosen on dev. Both again in each further round.
+        mined, trained = _rounds(run, bench, generated)
         # 5. One look at test; the winner goes to model/.
         evaluated = evaluate_run(run, bench, generated, trained)
         # 6. Its index. After the gate, since the index belongs to the promoted embedder.
         index_run(run, bench, generated, evaluated)
         # 7. What a person reads.
         return _report(run, command, prepared, generated, mined, trained, evaluated)
+
+
+def _rounds(run: Run, bench: Workbench, generated: StageRecord) -> tuple[StageRecord, StageRecord]:
+    """Mine and train; from the second round on, negatives are mined with the model of the last."""
+    tuned: str | None = None
+    for number in range(1, run.config.mining.rounds):
+        place = f"round-{number}/"
+        pairs, mined = mine_pairs(run, bench, generated, place=place, tuned=tuned)
+        train(run, bench, pairs, generated, mined, place=place)
+        tuned = place + CANDIDATE
+    pairs, mined = mine_pairs(run, bench, generated, tuned=tuned)
+    return mined, train(run, bench, pairs, generated, mined)
 
 
 def run_mining(config: Config) -> dict[str, Any]:
@@ -101,7 +113,7 @@ def _report(
         "differences": facts["differences"],
         "slices": facts["slices"],
         "choices": {"soup_alpha": trained.facts["soup_alpha"], **facts["choices"]},
-        "mining": {key: mined.facts[key] for key in ("pairs", "negatives", "origin", "dropped")},
+        "mining": {key: mined.facts[key] for key in _MINED if key in mined.facts},
         "training": _numbers(trained.facts),
         "truncation": mined.facts["truncation"],
         "command": command,

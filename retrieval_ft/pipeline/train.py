@@ -173,7 +173,7 @@ def _fit(
     collator = Collator(
         query_tokens=dict(zip(queries.ids, query_tokens.ids, strict=True)),
         passage_tokens=dict(zip(dataset.corpus.ids, passage_tokens.ids, strict=True)),
-        qrels=dataset.qrels["train"],
+        qrels=with_pairs(dataset.qrels["train"], pairs),
         pad_id=encoder.pad_id,
         token_budget=min(encoder.token_budget, budget),
         view_tokens=dict(zip(views, view_tokens.ids, strict=True)),
@@ -207,6 +207,15 @@ def _fit(
         "truncated_passages": float(passage_tokens.truncated.mean()),
         "dev_passages": len(pool.corpus),
     }
+
+
+def with_pairs(qrels: Qrels, pairs: Pairs) -> Qrels:
+    """The judgements with every positive of the pairs: a cross-encoder may have found more."""
+    grades = {query_id: dict(row) for query_id, row in qrels.grades.items()}
+    for pair in pairs.items:
+        row = grades.setdefault(pair.query_id, {})
+        row[pair.positive_id] = max(row.get(pair.positive_id, 0), 1)
+    return Qrels(grades)
 
 
 def _soup(

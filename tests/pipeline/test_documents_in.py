@@ -88,7 +88,9 @@ def test_a_folder_of_documents_gives_pairs_negatives_and_splits_by_document(docu
             assert origin in ("title", "heading", "link") or query not in " ".join(view.split())
     pairs = rows(documents.parent / "runs/docs/mined/pairs.jsonl")
     assert len(pairs) == document["mining"]["pairs"] > 0
-    assert all(pair["negatives"] for pair in pairs)
+    rungs = document["mining"]["rungs"]  # the tiny model likes everything: some pairs stay short
+    assert sum(rungs.values()) == len(pairs)
+    assert rungs["short"] == sum(len(pair["negatives"]) < 2 for pair in pairs) < len(pairs)
     again = cli("mine", documents, *settings, "--json")
     assert again.redone == []
 

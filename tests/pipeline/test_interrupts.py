@@ -13,7 +13,7 @@ WEIGHTS = "model/model.safetensors"
     ("stage", "strike", "unwritten"),
     [
         ("prepare", "write:qrels/dev.tsv", "dataset"),
-        ("mine", "write:dropped.jsonl", "mined"),
+        ("mine", "write:dropped.parquet", "mined"),
         ("train", "step:21", "checkpoints/tuned"),
         ("train", "write:checkpoints/log.jsonl", "checkpoints/log.jsonl"),
         ("evaluate", "write:per_query.parquet", "eval"),

@@ -35,7 +35,7 @@ def test_the_run_directory_holds_what_the_architecture_says(finished):
         ".": ["config.resolved.yaml", "env.json", "manifest.json", "report.md", "verdict.json"],
         "dataset": ["corpus.jsonl", "queries.jsonl", "account.json"],
         "dataset/qrels": ["train.tsv", "dev.tsv", "test.tsv"],
-        "mined": ["pairs.jsonl", "dropped.jsonl", "account.json"],
+        "mined": ["pairs.jsonl", "dropped.parquet", "account.json"],
         "checkpoints": ["log.jsonl", "tuned/model.safetensors"],
         "model": ["model.safetensors", "modules.json", "README.md"],
         "index": ["manifest.json", "corpus.jsonl", "dense/vectors.faiss"],
