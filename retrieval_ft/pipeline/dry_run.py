@@ -45,6 +45,7 @@ def describe(config: Config) -> dict[str, Any]:
         training,
         pairs=pairs,
         hidden_size=encoder.model[0].auto_model.config.hidden_size,
+        made=sum(len(dataset.views.get(q, {})) for q in dataset.qrels["train"].query_ids),
     )
     whole = recipe.epochs * -(-pairs // recipe.batch_size)
     steps = min(whole, training.max_steps or whole)

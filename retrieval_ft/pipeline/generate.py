@@ -17,6 +17,7 @@ from retrieval_ft.config import Config
 from retrieval_ft.console import note
 from retrieval_ft.dataset import SPLITS, Dataset, Link, Qrels, Queries, beir
 from retrieval_ft.errors import DataError
+from retrieval_ft.index import depth_for
 from retrieval_ft.mining.generate import (
     Filtered,
     GeneratedPair,
@@ -40,7 +41,6 @@ from retrieval_ft.pipeline.workbench import Workbench
 
 FOLDER = "generated"
 _ACCOUNT = "account.json"
-_DEPTH = 100
 _BLOCK = 1024
 _NO_EFFECT = {"base_url", "api_key_variable", "concurrency", "timeout_s", "retries"}
 """Settings of the endpoint that do not change what it is asked."""
@@ -203,6 +203,7 @@ def _pairs(run: Run, bench: Workbench) -> _Made:
 def round_trip_ranks(bench: Workbench, pairs: Sequence[GeneratedPair]) -> npt.NDArray[np.float64]:
     """The rank that the base hybrid gives each pair's passage, its view in its place; float64 [n]."""
     corpus, encoder = bench.dataset.corpus, bench.base
+    depth = depth_for(bench.config.pairs.round_trip_k)
     texts = [pair.query for pair in pairs]
     views = [shown(pair, corpus) for pair in pairs]
     queries = encoder.encode(texts, role="query")
@@ -211,11 +212,11 @@ def round_trip_ranks(bench: Workbench, pairs: Sequence[GeneratedPair]) -> npt.ND
     ranks = np.empty(len(pairs))
     for start in range(0, len(pairs), _BLOCK):
         part = slice(start, start + _BLOCK)
-        dense = bench.base_index.search(queries[part], k=_DEPTH + 1)
-        bm25 = bench.lexical.search(texts[part], k=_DEPTH + 1)
+        dense = bench.base_index.search(queries[part], k=depth + 1)
+        bm25 = bench.lexical.search(texts[part], k=depth + 1)
         ranks[part] = hybrid_ranks(
-            Side.of(dense, scores[part], depth=_DEPTH),
-            Side.of(bm25, bench.lexical.score_texts(texts[part], views[part]), depth=_DEPTH),
+            Side.of(dense, scores[part], depth=depth),
+            Side.of(bm25, bench.lexical.score_texts(texts[part], views[part]), depth=depth),
             passages=rows[part],
         )
     return ranks

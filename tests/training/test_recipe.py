@@ -25,6 +25,17 @@ def test_the_rate_falls_with_the_width_of_the_model():
     assert large == pytest.approx(small * 384 / 1024)
 
 
+def test_pairs_made_from_the_corpus_get_one_pass_at_a_lower_rate():
+    def of(made):
+        return resolve_recipe(TrainingConfig(), pairs=1_000, hidden_size=384, made=made)
+
+    labelled, mixed, most = of(0), of(500), of(501)
+    assert mixed == labelled
+    assert most.epochs == 1
+    assert most.learning_rate < labelled.learning_rate
+    assert most.batch_size == labelled.batch_size
+
+
 def test_what_the_config_says_stands():
     found = recipe(1_000, epochs=7, batch_size=5, learning_rate=1e-6)
     assert (found.epochs, found.batch_size, found.learning_rate) == (7, 5, 1e-6)
