@@ -92,6 +92,19 @@ def tiny_model(folder: Path, *, seed: int = 7, pooling: str = "cls") -> Path:
     return folder
 
 
+def tiny_cross_encoder(folder: Path, bert: Path, *, labels: int = 1) -> Path:
+    """A random sentence-transformers CrossEncoder on the weights of `bert_folder`."""
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = CrossEncoder(str(bert), num_labels=labels, device="cpu", local_files_only=True)
+        torch.nn.init.normal_(model[0].auto_model.classifier.weight, std=1.0)
+    model.save_pretrained(str(folder))
+    return folder
+
+
 def tiny_dataset(folder: Path) -> Path:
     """A dataset folder in BEIR layout: 40 passages; 40 train, 8 dev and 16 test queries."""
     beir.write(dataset(), folder)

@@ -14,7 +14,7 @@ from retrieval_ft.config import Config
 from retrieval_ft.console import stdout
 from retrieval_ft.dataset import Qrels
 from retrieval_ft.mining import mine
-from retrieval_ft.pipeline.generate import draft
+from retrieval_ft.pipeline.generate import asking_plan, draft
 from retrieval_ft.pipeline.mine import lexical_rows
 from retrieval_ft.pipeline.prepare import read_checked
 from retrieval_ft.pipeline.workbench import Workbench, encoder_of
@@ -67,6 +67,7 @@ def describe(config: Config) -> dict[str, Any]:
         "schema_version": 1,
         "config": config.model_dump(mode="json"),
         "dataset": account,
+        "synthetic": asking_plan(prepared.dataset, config),
         "tokens": {
             role: {
                 "mean": round(mean[role], 1),
@@ -144,6 +145,9 @@ def plan_words(plan: dict[str, Any]) -> None:
     for word in ("dropped", "carved"):
         if plan["dataset"][word]:
             out.print(f"{word}: {plan['dataset'][word]}", markup=False)
+    out.print(plan["dataset"]["tier"]["reason"], markup=False)
+    if plan["synthetic"]:
+        out.print(plan["synthetic"], markup=False)
     for role, found in plan["tokens"].items():
         out.print(
             f"{role} tokens: mean {found['mean']}, median {found['p50']}, 95% {found['p95']}; "

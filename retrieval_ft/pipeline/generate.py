@@ -33,6 +33,7 @@ from retrieval_ft.mining.generate import (
     shown,
     to_dataset,
 )
+from retrieval_ft.mining.synthetic import plan, plan_text, write_queries
 from retrieval_ft.packages import home
 from retrieval_ft.pipeline.prepare import FOLDER as PREPARED
 from retrieval_ft.pipeline.prepare import LINKS, Prepared, carve, counts, read_prepared
@@ -173,18 +174,9 @@ def _pairs(run: Run, bench: Workbench) -> _Made:
     pairs = extraction.pairs
     facts: dict[str, Any] = {"extracted": extraction.account}
     if config.synthetic.base_url:
-        from retrieval_ft.mining.synthetic import plan, plan_text, write_queries
-
-        texts = list(zip(corpus.ids, corpus.passages, strict=True))
-        train = bench.dataset.qrels.get("train", Qrels({}))
-        given: dict[str, Any] = {
-            "config": config.synthetic,
-            "examples": bench.dataset.queries.select(train.query_ids).texts,
-            "cache": home() / "synthetic",
-            "seed": config.seed,
-        }
-        note(plan_text(plan(texts, **given)))
-        result = write_queries(texts, **given)
+        given = _asking(bench.dataset, config)
+        note(plan_text(plan(**given)))
+        result = write_queries(**given)
         pairs += result.pairs
         facts["synthetic"] = {
             **asdict(result.account),
@@ -198,6 +190,22 @@ def _pairs(run: Run, bench: Workbench) -> _Made:
         }
         facts["incomplete"] = result.stopped_by == "endpoint"
     return _Made(pairs, facts)
+
+
+def asking_plan(dataset: Dataset, config: Config) -> str | None:
+    """What an endpoint would be asked, and at what cost, in words; None where none is set."""
+    return plan_text(plan(**_asking(dataset, config))) if config.synthetic.base_url else None
+
+
+def _asking(dataset: Dataset, config: Config) -> dict[str, Any]:
+    train = dataset.qrels.get("train", Qrels({}))
+    return {
+        "passages": list(zip(dataset.corpus.ids, dataset.corpus.passages, strict=True)),
+        "config": config.synthetic,
+        "examples": dataset.queries.select(train.query_ids).texts,
+        "cache": home() / "synthetic",
+        "seed": config.seed,
+    }
 
 
 def round_trip_ranks(bench: Workbench, pairs: Sequence[GeneratedPair]) -> npt.NDArray[np.float64]:

@@ -99,19 +99,7 @@ def write_onnx(folder, bert, **how):
 
 @pytest.fixture(scope="module")
 def torch_folder(bert, tmp_path_factory):
-    return write_torch(tmp_path_factory.mktemp("torch"), bert)
-
-
-def write_torch(folder, bert, *, labels=1):
-    import torch
-    from sentence_transformers import CrossEncoder
-
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        model = CrossEncoder(str(bert), num_labels=labels, device="cpu", local_files_only=True)
-    torch.nn.init.normal_(model[0].auto_model.classifier.weight, std=1.0)
-    model.save_pretrained(str(folder))
-    return folder
+    return tiny.tiny_cross_encoder(tmp_path_factory.mktemp("torch"), bert)
 
 
 def encode(folder, query, passage, *, length=tiny.LENGTH):
@@ -221,7 +209,7 @@ def test_a_sentence_transformers_model_gives_the_raw_scores_of_its_head(torch_fo
 
 
 def test_a_sentence_transformers_model_with_two_labels_is_refused(bert, tmp_path):
-    folder = write_torch(tmp_path / "two", bert, labels=2)
+    folder = tiny.tiny_cross_encoder(tmp_path / "two", bert, labels=2)
     with pytest.raises(ConfigError, match="2 scores for a pair"):
         load_cross_encoder(folder, device="cpu")
 
