@@ -37,7 +37,7 @@ def test_what_had_arrived_is_kept(server, config, write, tmp_path, ending):
     cache = tmp_path / "cache"
     child = subprocess.Popen(
         [sys.executable, "-c", CODE, server.url, str(cache)],
-        cwd=__file__.rpartition("/")[0],
+        cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
