@@ -531,4 +531,3 @@ def test_a_view_gives_the_score_of_its_positive():
             assert pair.positive_score != before.positive_score
         else:
             assert pair.positive_score == before.positive_score
-
