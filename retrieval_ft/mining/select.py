@@ -32,7 +32,7 @@ words are those of a positive."""
 
 GIVEN, WINDOW, OWN_POSITIVE, DEEPER, RANDOM = range(5)
 _UNSEEN, _FINE, _KNOWN, _OVER, _DUPLICATE = -1, 0, 1, 2, 3
-_FIRST_LOOK = 16
+_FIRST_LOOK = 8
 _TRIES = 1_024
 """Random passages looked at for a pair before it stays short."""
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +11,8 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-_WORD = re.compile(r"\w+")
+_BETWEEN = r"[^\pL\pN_]+"
+"""What parts words: as `\\w` of Python sees it."""
 _PAIRS = 1 << 16
 """Pairs of passages compared at a time."""
 
@@ -25,6 +24,7 @@ class WordSets:
         self._texts = texts
         self._number: defaultdict[str, int] = defaultdict()
         self._number.default_factory = self._number.__len__  # a new word gets the next number
+        self._number[""]  # what stands before a text that begins with a sign: 0, and no word
         self._start = np.full(len(texts), -1, np.int64)
         self._size = np.zeros(len(texts), np.int64)
         self._words = np.zeros(0, np.int64)
@@ -69,13 +69,20 @@ class WordSets:
         new = np.unique(rows[self._start[rows] < 0])
         if not new.size:
             return
-        texts = (self._texts[row].lower() for row in new.tolist())
-        sets = [dict.fromkeys(_WORD.findall(text)) for text in texts]
-        sizes = np.fromiter(map(len, sets), np.int64, len(sets))
-        numbers = map(self._number.__getitem__, chain.from_iterable(sets))
-        words = np.fromiter(numbers, np.int64, int(sizes.sum()))
-        keys = np.repeat(np.arange(len(sets)), sizes) * (len(self._number) or 1) + words
-        words = np.sort(keys) % (len(self._number) or 1)  # ascending within each text
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        texts = pc.utf8_lower(pa.array([self._texts[row] for row in new.tolist()], pa.string()))
+        words = pc.split_pattern_regex(texts, _BETWEEN)
+        encoded = words.values.dictionary_encode()
+        numbers = np.array([self._number[word] for word in encoded.dictionary.to_pylist()])
+        owners = np.repeat(np.arange(len(new)), np.diff(words.offsets.to_numpy()))
+        tokens = numbers[encoded.indices.to_numpy()]
+        stride = len(self._number)
+        keys = np.unique(owners * stride + tokens)
+        owners, tokens = np.divmod(keys, stride)
+        owners, tokens = owners[tokens > 0], tokens[tokens > 0]
+        sizes = np.bincount(owners, minlength=len(new))
         self._start[new] = len(self._words) + np.cumsum(sizes) - sizes
         self._size[new] = sizes
-        self._words = np.concatenate((self._words, words))
+        self._words = np.concatenate((self._words, tokens))

@@ -22,7 +22,7 @@ from retrieval_ft.pipeline.train import CANDIDATE, train
 from retrieval_ft.pipeline.workbench import Workbench
 
 _SIZES = ("name", "passages", "train_pairs", "train_queries", "dev_queries", "test_queries")
-_MINED = ("pairs", "negatives", "origin", "rungs", "dropped", "false_negatives", "denoise")
+_MINED = ("scope", "pairs", "negatives", "origin", "rungs", "dropped", "false_negatives", "denoise")
 _PACKAGES = ("torch", "sentence-transformers", "transformers", "faiss-cpu", "numpy", "rank-bm25")
 
 

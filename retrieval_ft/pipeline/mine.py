@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from retrieval_ft.encoder.encoder import Encoder
 
 _SPARE = 2
+_SCOPE = {"all": "the whole corpus", "train": "passages that train judges"}
 FOLDER = "mined"
 
 
@@ -56,7 +57,7 @@ def mine_pairs(
             judge=load_judge(judged_by, config),
             random_scores=chance,
         )
-        facts = _facts(mined, judged)
+        facts = _facts(mined, judged, scope=_SCOPE[config.mining.scope])
         facts["truncation"] = {
             "passage": encoder.truncated_share(bench.dataset.corpus.passages, "passage"),
             "query": encoder.truncated_share(bench.dataset.queries.texts, "query"),
@@ -120,7 +121,7 @@ def lexical_rows(index: LexicalIndex, queries: Queries, *, k: int) -> npt.NDArra
     return rows
 
 
-def _facts(mined: MinedPairs, judged: Judgement) -> dict[str, Any]:
+def _facts(mined: MinedPairs, judged: Judgement, *, scope: str) -> dict[str, Any]:
     origins = zip(mined.pairs.items, _parts(mined), strict=True)
     origin_of = {
         (pair.query_id, negative.passage_id): _origin(negative, rung)
@@ -129,6 +130,7 @@ def _facts(mined: MinedPairs, judged: Judgement) -> dict[str, Any]:
     }
     kept = [(p.query_id, n.passage_id) for p in judged.pairs.items for n in p.negatives]
     return {
+        "scope": scope,
         "pairs": len(judged.pairs),
         "negatives": len(kept),
         "origin": dict(sorted(Counter(map(origin_of.__getitem__, kept)).items())),
