@@ -5,6 +5,7 @@ Progress is a bar on a terminal and a few plain lines elsewhere, so that a CI lo
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +16,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 _PLAIN_INTERVAL_S = 15.0
+_MARKUP = re.compile(r"([\\`*_~|<>\[\]&$#])")
+
+
+def markdown(text: object) -> str:
+    """One line of text with every character that Markdown would act on escaped."""
+    return _MARKUP.sub(r"\\\1", " ".join(str(text).split()))
 
 
 def stdout() -> Console:

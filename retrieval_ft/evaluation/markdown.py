@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from retrieval_ft.console import markdown as escape
 from retrieval_ft.evaluation.metrics import DEFINITIONS
 from retrieval_ft.evaluation.report import (
     ABSENT,
@@ -23,8 +24,6 @@ from retrieval_ft.evaluation.report import (
     systems_rows,
 )
 
-_SPECIAL = re.compile(r"([\\`*_~|<>\[\]&$#])")
-
 _COLUMNS: Mapping[str, str] = {**COLUMNS, "precision@10": "P@10", "map": "MAP"}
 
 _DATASET_COUNTS: Mapping[str, str] = {
@@ -34,11 +33,6 @@ _DATASET_COUNTS: Mapping[str, str] = {
     "dev_queries": "dev queries",
     "test_queries": "test queries",
 }
-
-
-def escape(text: object) -> str:
-    """One line of text with every character that Markdown would act on escaped."""
-    return _SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
 
 
 def _fence(text: str) -> str:

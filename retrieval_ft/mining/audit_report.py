@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from retrieval_ft import artifacts
+from retrieval_ft.console import markdown as escape
 from retrieval_ft.mining.audit import RULE, Audit, Example, FalseNegatives, Histogram, Row
 
 _LINE = "{:<6} {:>14} {:>14} {:>14}"
-_SPECIAL = re.compile(r"([\\`*_~|<>\[\]&$#])")
 
 
 def audit_markdown(audit: Audit, *, figure: str | None = None) -> str:
@@ -22,7 +21,7 @@ def audit_markdown(audit: Audit, *, figure: str | None = None) -> str:
         lines += [f"![Scores of positives, negatives and random passages]({figure})", ""]
     lines += [_rate_text(audit.false_negatives), ""]
     if audit.dropped:
-        reasons = [f"{_escape(name)} {count:,}" for name, count in audit.dropped.items()]
+        reasons = [f"{escape(name)} {count:,}" for name, count in audit.dropped.items()]
         lines += [f"Dropped candidates: {', '.join(reasons)}.", ""]
     if audit.examples:
         lines += ["### Examples to read", ""]
@@ -70,14 +69,10 @@ def _example_lines(each: Example) -> list[str]:
     return [
         f"- **{each.kind}**: cosine {each.positive_score:.3f} (positive) and "
         f"{each.negative_score:.3f} (negative){teacher}",
-        f"  - query {_escape(each.query_id)}: {_escape(each.query)}",
-        f"  - positive {_escape(each.positive_id)}: {_escape(each.positive)}",
-        f"  - negative {_escape(each.negative_id)}: {_escape(each.negative)}",
+        f"  - query {escape(each.query_id)}: {escape(each.query)}",
+        f"  - positive {escape(each.positive_id)}: {escape(each.positive)}",
+        f"  - negative {escape(each.negative_id)}: {escape(each.negative)}",
     ]
-
-
-def _escape(text: str) -> str:
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
 
 
 def draw(histogram: Histogram, path: Path) -> None:
