@@ -25,7 +25,7 @@ WAYS: dict[str, list[str]] = {
     "calibrated": [],
     "calibrated, denoised": ["mining.cross_encoder=ms-marco-MiniLM-L-12-v2-int8"],
 }
-BUDGET = {"cwe": 25, "hpo": 40}
+BUDGET = {"cwe": 20, "hpo": 20}
 """Optimizer steps of a run, 64 queries each."""
 SEEDS = (13, 14)
 SAME = ["training.epochs=1", "training.batch_size=64", "training.evaluations=1"]
