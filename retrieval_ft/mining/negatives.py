@@ -106,36 +106,28 @@ def mine(
     )
     lowest = np.full(len(queries), np.inf, np.float32)
     np.minimum.at(lowest, positives[:, 0], scores)
-    in_scope = np.full(len(corpus), config.scope == "all")
-    in_scope[np.concatenate((positives[:, 1], given[:, 1]))] = True
-    walks = Walks.of(np.flatnonzero(in_scope), queries=len(queries), seed=seed)
     shape = len(queries), len(corpus)
     task = Task(
         query_vectors=query_vectors,
         passage_vectors=passage_vectors,
-        rankings=_sources(rankings, walks, config=config, shape=shape),
         order=order,
-        in_scope=in_scope,
-        positives=Judged.of(positives, shape=shape),
-        given=Judged.of(given, shape=shape),
         queries=positives[:, 0],
         ceilings=calibration.ceilings(lowest[positives[:, 0]], config=config),
         own_ceilings=calibration.ceilings(scores, config=config),
         words=WordSets(corpus.passages),
         jaccard=config.duplicate_jaccard,
-        walks=walks,
         low=config.skip_top,
         high=config.depth,
         keep=config.negatives if keep is None else keep,
+        **_candidates(positives, given, rankings, config=config, seed=seed, shape=shape),
     )
     kept, dropped = _select(task)
     negatives = _negatives(kept, task, rankings, ids=corpus.ids)
     bounds = pairwise(np.searchsorted(kept.pairs, np.arange(len(scores) + 1)).tolist())
+    rows = zip(positives.tolist(), scores.tolist(), bounds, strict=True)
     items = tuple(
         Pair(queries.ids[query], corpus.ids[row], score, tuple(negatives[first:last]))
-        for (query, row), score, (first, last) in zip(
-            positives.tolist(), scores.tolist(), bounds, strict=True
-        )
+        for (query, row), score, (first, last) in rows
     )
     rungs = _rungs(kept, pairs=len(items), negatives=config.negatives)
     account = {name: rungs.count(name) for name in (*RUNGS[WINDOW:], SHORT)}
@@ -163,6 +155,28 @@ def _judgements(
             "to mine negatives for; check the train qrels"
         )
     return rows[relevant, :2], rows[~relevant, :2]
+
+
+def _candidates(
+    positives: Ints,
+    given: Ints,
+    rankings: Rankings,
+    *,
+    config: MiningConfig,
+    seed: int,
+    shape: tuple[int, int],
+) -> dict[str, Any]:
+    """What a task says of candidates: which there are, and what the labels say of them."""
+    in_scope = np.full(shape[1], config.scope == "all")
+    in_scope[np.concatenate((positives[:, 1], given[:, 1]))] = True
+    walks = Walks.of(np.flatnonzero(in_scope), queries=shape[0], seed=seed)
+    return {
+        "rankings": _sources(rankings, walks, config=config, shape=shape),
+        "in_scope": in_scope,
+        "walks": walks,
+        "positives": Judged.of(positives, shape=shape),
+        "given": Judged.of(given, shape=shape),
+    }
 
 
 def _sources(
