@@ -39,3 +39,12 @@ def test_texts_without_words_are_like_nothing_not_even_each_other():
     sets = WordSets(["", "?!", "sea"])
     found = sets.similar(np.array([0, 0, 1]), np.array([0, 1, 2]), jaccard=0.1)
     assert not found.any()
+
+
+def test_words_of_a_whole_language_have_their_own_numbers():
+    rows = [f"{left}{right}" for left in "abcdefghij漢" for right in range(2_000)]
+    left = np.arange(len(rows) - 1)
+    sets = WordSets([*rows, " ".join(rows)])
+    assert not sets.similar(left, left + 1, jaccard=1.0).any()
+    whole = sets.similar(np.array([len(rows)]), np.array([len(rows)]), jaccard=1.0)
+    assert whole.all() and sets._size[-1] > len(rows) - 3

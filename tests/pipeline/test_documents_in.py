@@ -135,6 +135,8 @@ def test_the_whole_job_runs_on_documents_alone(documents, settings):
     found = cli("train", documents, *settings, "--json")
     assert found.code in (0, 4), found.err
     assert {row["name"] for row in found.document["slices"]}
+    choices = found.document["choices"]  # made dev queries flatter the tuned side
+    assert choices["tuned_fusion"] == choices["base_fusion"]
     report = (documents.parent / "runs/docs/report.md").read_text()
     for title in ("## Hygiene", "## Pairs", "## Seen and unseen documents", "no person asked them"):
         assert title in report
