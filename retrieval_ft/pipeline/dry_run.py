@@ -17,6 +17,7 @@ from retrieval_ft.mining import mine
 from retrieval_ft.pipeline.generate import asking_plan, draft
 from retrieval_ft.pipeline.mine import lexical_rows
 from retrieval_ft.pipeline.prepare import read_checked
+from retrieval_ft.pipeline.train import in_batch_only
 from retrieval_ft.pipeline.workbench import Workbench, encoder_of
 
 _TRIPLETS = 3
@@ -125,13 +126,16 @@ def _triplets(bench: Workbench, encoder: Any) -> list[dict[str, str]]:
         seed=config.seed,
     )
     text_of = dict(zip(corpus.ids, corpus.passages, strict=True))
+    pairs, _ = in_batch_only(mined.pairs, dataset)
     return [
         {
             "query": queries.text_of[pair.query_id],
-            "positive": text_of[pair.positive_id],
+            "positive": dataset.views.get(pair.query_id, {}).get(
+                pair.positive_id, text_of[pair.positive_id]
+            ),
             "negative": text_of[pair.negatives[0].passage_id] if pair.negatives else "",
         }
-        for pair in mined.pairs.items[:_TRIPLETS]
+        for pair in pairs.items[:_TRIPLETS]
     ]
 
 
@@ -164,4 +168,4 @@ def plan_words(plan: dict[str, Any]) -> None:
     for number, triplet in enumerate(plan["first_triplets"], start=1):
         out.print(f"\ntriplet {number} (from a sample)", markup=False)
         for side, text in triplet.items():
-            out.print(f"  {side}: {text[:200]}", markup=False)
+            out.print(f"  {side}: {text[:200] or 'those of the batch'}", markup=False)
