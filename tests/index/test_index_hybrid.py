@@ -38,6 +38,7 @@ FILES = [
     "lexical/indptr.npy",
     "lexical/passages.npy",
     "lexical/spec.json",
+    "lexical/statistics.json",
     "lexical/vocabulary.json",
     "manifest.json",
 ]
