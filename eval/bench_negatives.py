@@ -1,6 +1,6 @@
 """Which negatives are worth mining: five ways, on labelled data, with the same steps for each.
 
-    python eval/bench_negatives.py [--quick] [--json] [--work FOLDER]
+    python eval/bench_negatives.py [--quick] [--json] [--seeds 13 14] [--work FOLDER]
 
 Each run is the main job with other settings of `mining`, in a run directory of its own below the
 work folder: what is done is not done again, so the benchmark may be stopped and started at any time.
@@ -83,10 +83,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few steps, one set and seed")
     parser.add_argument("--json", action="store_true", help="print the whole JSON document")
     parser.add_argument("--work", type=Path, help="where the runs go and stay")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="of the runs")
     options = parser.parse_args()
     name = "bench_negatives_quick" if options.quick else "bench_negatives"
     work = (options.work or ROOT / "runs" / name).resolve()
-    sets, seeds = (["cwe"], SEEDS[:1]) if options.quick else (list(BUDGET), SEEDS)
+    sets = ["cwe"] if options.quick else list(BUDGET)
+    seeds = options.seeds[:1] if options.quick else options.seeds
     ways = [w for w in WAYS if not (options.quick and "denoised" in w)]
     rows = [
         measure(name, way, seed, work=work, quick=options.quick)
@@ -97,7 +99,7 @@ def main() -> None:
     means = table(rows) if not options.quick else rows
     document = {
         "schema_version": 1,
-        "command": "python eval/bench_negatives.py",
+        "command": f"python eval/bench_negatives.py --seeds {' '.join(map(str, seeds))}",
         "environment": environment(),
         "steps": BUDGET,
         "runs": rows,
