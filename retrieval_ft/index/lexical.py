@@ -7,10 +7,12 @@ passages are distinct, so `scores[passages] += impacts` is exact.
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import chain, pairwise
@@ -26,8 +28,9 @@ from retrieval_ft.index import order
 
 StopWords = Literal["none", "english"]
 
-_QUERIES, _POSTINGS = 128, 1 << 22
+_QUERIES, _POSTINGS = 128, 1 << 20
 """Queries that are searched together at most, and postings that they touch."""
+_THREADS = min(4, os.cpu_count() or 1)
 _BITS = (1 << 31) - 1
 _WORD = re.compile(r"\w+")
 # EnglishAnalyzer.ENGLISH_STOP_WORDS_SET of Lucene.
@@ -251,11 +254,11 @@ class LexicalIndex:
         """
         order.check_k(k)
         asked = self._numbers(queries)
-        found: list[order.Found] = []
-        for first, last in pairwise(self._blocks(asked)):
-            block = asked[first:last]
-            found += self._one(block[0], k=k) if len(block) == 1 else self._many(block, k=k)
-        return found
+        blocks = [asked[first:last] for first, last in pairwise(self._blocks(asked))]
+        with ThreadPoolExecutor(_THREADS) as pool:  # most of the work is outside Python
+            return list(
+                chain.from_iterable(pool.map(lambda block: self._block(block, k=k), blocks))
+            )
 
     def _blocks(self, asked: list[list[int]]) -> list[int]:
         """Where blocks of queries that are searched together begin, by the postings they touch."""
@@ -268,8 +271,10 @@ class LexicalIndex:
             bounds.append(min(max(last, first + 1), first + most, len(asked)))
         return bounds
 
-    def _one(self, terms: list[int], *, k: int) -> list[order.Found]:
-        scores = self._add_up(terms)
+    def _block(self, asked: list[list[int]], *, k: int) -> list[order.Found]:
+        if len(asked) > 1:
+            return self._many(asked, k=k)
+        scores = self._add_up(asked[0])
         positions = np.flatnonzero(scores > 0)
         return [order.best(positions, scores[positions], ranks=self._ranks, k=k)]
 

@@ -6,8 +6,11 @@ becomes pairs with an account. The rules are in `select`, the scale of scores in
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -28,7 +31,9 @@ Rankings = Mapping[str, Ints]
 
 SHORT = "short"
 _BLOCK = 1_024
-"""Pairs whose candidates are held at a time."""
+"""Pairs whose candidates are held together."""
+_THREADS = min(4, os.cpu_count() or 1)
+"""That go through blocks of pairs at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,14 +209,13 @@ def _sources(
 
 def _select(task: Task) -> tuple[Kept, Dropped]:
     pairs = len(task.queries)
-    kept, dropped = [], []
-    with progress("mining pairs", pairs) as bar:
-        for start in range(0, pairs, _BLOCK):
-            block = range(start, min(start + _BLOCK, pairs))
-            taken, refused = select(task, block)
-            kept.append(taken)
-            dropped.append(refused)
+    blocks = [range(start, min(start + _BLOCK, pairs)) for start in range(0, pairs, _BLOCK)]
+    found = []
+    with progress("mining pairs", pairs) as bar, ThreadPoolExecutor(_THREADS) as pool:
+        for block, part in zip(blocks, pool.map(partial(select, task), blocks), strict=True):
+            found.append(part)
             bar.advance(len(block))
+    kept, dropped = zip(*found, strict=True)
     return Kept(**_columns(kept)), Dropped(**_columns(dropped))
 
 

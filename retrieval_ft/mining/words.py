@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +24,17 @@ _PAIRS = 1 << 16
 
 
 class WordSets:
-    """The distinct lower-cased words of each text, read when a text is first compared."""
+    """The distinct lower-cased words of each text, read when a text is first compared.
+
+    Threads may share one: what was read never changes.
+    """
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts = texts
         self._start = np.full(len(texts), -1, np.int64)
         self._size = np.zeros(len(texts), np.int64)
         self._words = np.zeros(0, np.int64)
+        self._reading = Lock()
 
     def similar(self, left: Ints, right: Ints, *, jaccard: float) -> Mask:
         """Whether texts are near-duplicates: |both| >= jaccard x |either|, and a word in either.
@@ -68,6 +73,10 @@ class WordSets:
         return owners << _BITS | words
 
     def _read(self, rows: Ints) -> None:
+        with self._reading:
+            self._add(rows)
+
+    def _add(self, rows: Ints) -> None:
         new = np.unique(rows[self._start[rows] < 0])
         if not new.size:
             return
