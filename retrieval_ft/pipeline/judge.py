@@ -37,16 +37,14 @@ class Judgement:
 
     def facts(self) -> dict[str, Any]:
         """What a report says of it, as JSON values."""
+        if self.denoised is None:
+            return {}
         rates = {"mined": self.mined.false_negatives, "kept": self.audit.false_negatives}
-        facts: dict[str, Any] = {
-            "false_negatives": {k: asdict(rate) if rate else None for k, rate in rates.items()}
+        return {
+            "false_negatives": {name: asdict(rate) for name, rate in rates.items() if rate},
+            "denoise": {"floor": self.denoised.floor, **self.denoised.rungs},
+            "relabelled": len(self.denoised.relabelled),
         }
-        if self.denoised:
-            facts |= {
-                "denoise": {"floor": self.denoised.floor, **self.denoised.rungs},
-                "relabelled": len(self.denoised.relabelled),
-            }
-        return facts
 
     def write(self, folder: Path) -> None:
         """Write the audit, and what the cross-encoder dropped and relabelled, into a folder."""
