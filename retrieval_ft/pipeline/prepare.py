@@ -23,6 +23,7 @@ from retrieval_ft.pipeline.source import (
     read_source,
     source_digest,
     source_folder,
+    source_name,
 )
 from retrieval_ft.pipeline.workbench import base_tokenizer
 
@@ -165,7 +166,7 @@ def prepare(run: Run) -> tuple[Dataset, StageRecord]:
         "prepare",
         inputs={
             "source": source_digest(config.data),
-            "name": source_folder(config.data).resolve().name,
+            "name": source_name(config.data),
             "settings": settings,
             "base": config.model.base if format_of(config.data) != "beir" else None,
             "endpoint": config.synthetic.base_url is not None,

@@ -67,10 +67,17 @@ def source_folder(data: DataConfig) -> Path:
     return folder
 
 
+def source_name(data: DataConfig) -> str:
+    """What a dataset is called: its builder, its name on the hub, or its file or folder."""
+    if data.name:
+        return data.name.rpartition("/")[2]
+    return source_folder(data).resolve().name or "data"
+
+
 def source_digest(data: DataConfig) -> dict[str, str]:
     """sha256 of every file that a source may be read from, by its path below the source."""
     place = source_folder(data)
-    files = {_below(file, place): file for file in _files(place)}
+    files = {} if data.name else {_below(file, place): file for file in _files(place)}
     if format_of(data) == "beir":
         files = {name: file for name, file in files.items() if name in _LAYOUT}
     for part in (data.labels, data.queries):
@@ -90,16 +97,13 @@ def read_source(config: Config, offsets: Callable[[], Offsets]) -> Source:
     """
     data = config.data
     found = format_of(data)
-    name = data.builder or source_folder(data).resolve().name or "data"
-    if data.name:
-        name = data.name.rpartition("/")[2]
     if found == "beir":
         source = Source(beir.read(source_folder(data), labelled=False), {"format": found})
     elif found == "labels":
         source = Source(_NOTHING, {"format": found})
     else:
         source = _documents(config, offsets, found)
-    source = replace(source, dataset=replace(source.dataset, name=name))
+    source = replace(source, dataset=replace(source.dataset, name=source_name(data)))
     return _with_labels(source, config) if data.labels else source
 
 

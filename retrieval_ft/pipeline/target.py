@@ -61,5 +61,6 @@ def _part(target: Path) -> str:
 
 
 def _run_name(target: Path) -> str:
-    kept = "".join(c if c.isalnum() or c in "._-" else "-" for c in target.resolve().stem)
+    name = target.stem if target.is_file() else target.resolve().name
+    kept = "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
     return kept.strip("._-") or "run"

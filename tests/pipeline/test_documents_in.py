@@ -1,15 +1,18 @@
 """From nothing but documents, rows or another tool's labels to pairs, by the commands alone."""
 
 import json
+import os
 import zipfile
 
 import pytest
 import tiny
 from driver import cli, in_child
 
+from retrieval_ft.config import DataConfig
 from retrieval_ft.dataset import beir
 from retrieval_ft.dataset.splits import normalize
 from retrieval_ft.pipeline.generate import read_run
+from retrieval_ft.pipeline.source import source_digest, source_name
 
 THINGS, DOINGS = list(tiny.THINGS), list(tiny.DOINGS)
 
@@ -226,3 +229,23 @@ def test_a_corpus_that_gives_no_pair_says_why(tmp_path, monkeypatch, settings):
     assert found.code == 3
     assert "no pair could be made from the corpus" in found.err
     assert "data.labels" in found.err
+
+
+def test_a_hub_data_set_does_not_depend_on_the_working_directory(documents, monkeypatch):
+    data = DataConfig(name="some/set")
+    assert source_digest(data) == {}
+    monkeypatch.chdir(documents)
+    assert source_name(data) == "set"
+
+
+def test_what_a_source_holds_counts_and_not_where_it_is_or_what_is_hidden(documents, tmp_path):
+    before = source_digest(DataConfig(path=documents))
+    assert set(before) == {f"page{i:02}.md" for i in range(30)}
+    moved = tmp_path / "elsewhere"
+    documents.rename(moved)
+    (moved / ".git").mkdir()
+    (moved / ".git/config").write_text("x")
+    os.mkfifo(moved / "pipe")
+    assert source_digest(DataConfig(path=moved)) == before
+    glob = source_digest(DataConfig(path=moved / "page0*.md"))
+    assert glob == {name: before[name] for name in sorted(before)[:10]}
