@@ -60,7 +60,8 @@ app.add_typer(data_app, name="data")
 Target = Annotated[
     Path | None,
     typer.Argument(
-        help="A config (YAML), a run directory, or a dataset folder in BEIR layout. "
+        help="A config (YAML), a run directory, a dataset folder in BEIR layout, a folder, glob or "
+        "file of documents or rows, or a file of labels that brings its texts. "
         "Default: configs/quickstart.yaml.",
         show_default=False,
     ),
@@ -147,11 +148,14 @@ def index(
         str | None, typer.Option(help="Embedder; default: the run's promoted one, or the base.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where the index goes; default: TARGET/index.")
+        Path | None,
+        typer.Option(
+            help="Where the index goes; default: that of the run, or TARGET/index for a dataset folder."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Build the hybrid index of a run or of any folder with a corpus.jsonl."""
+    """Build the hybrid index of a run, of a dataset folder or of documents."""
     from retrieval_ft.pipeline.standalone import build_index
     from retrieval_ft.pipeline.target import resolve_config
 

@@ -18,7 +18,7 @@ from retrieval_ft.pipeline.evaluate import MODEL, promoted_fusion, rank_systems
 from retrieval_ft.pipeline.generate import read_run
 from retrieval_ft.pipeline.index import FOLDER as INDEX
 from retrieval_ft.pipeline.run import CONFIG, Run
-from retrieval_ft.pipeline.source import read_source, source_folder
+from retrieval_ft.pipeline.source import format_of, read_source, source_folder
 from retrieval_ft.pipeline.target import is_run
 from retrieval_ft.pipeline.workbench import (
     Workbench,
@@ -87,8 +87,10 @@ def build_index(
     """
     run = _run_of(config, target)
     source = run / prepare.FOLDER if run else source_folder(config.data)
-    of_config = target is None or target.is_file()
-    folder = out or (config.run_folder if run or of_config else source) / INDEX
+    # Beside the data of a dataset folder; a folder of documents stays as it is.
+    beside = run is None and target is not None and target.is_dir()
+    beside = beside and format_of(config.data) == "beir"
+    folder = out or (source if beside else config.run_folder) / INDEX
     corpus = prepare.read_prepared(run).corpus if run else prepare.read_corpus(config)
     path = _model_path(config, run, model)
     encoder = serving_encoder(path, config.model)

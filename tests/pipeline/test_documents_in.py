@@ -249,3 +249,13 @@ def test_what_a_source_holds_counts_and_not_where_it_is_or_what_is_hidden(docume
     assert source_digest(DataConfig(path=moved)) == before
     glob = source_digest(DataConfig(path=moved / "page0*.md"))
     assert glob == {name: before[name] for name in sorted(before)[:10]}
+
+
+def test_an_index_of_documents_is_not_put_among_them(documents, settings):
+    before = sorted(documents.rglob("*"))
+    found = cli("index", documents, *settings, "--json")
+    assert found.code == 0, found.err
+    assert found.document["index"] == "runs/docs/index"
+    assert sorted(documents.rglob("*")) == before
+    hits = cli("search", "the river rises", "--index", "runs/docs/index", "--json").document["hits"]
+    assert hits[0]["id"].startswith("page")
