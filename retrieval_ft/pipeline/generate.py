@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,9 +84,8 @@ def draft(prepared: Prepared, config: Config) -> tuple[Dataset, dict[str, Any]]:
     """
     if prepared.account["tier"]["name"] == "labels":
         return prepared.dataset, {}
-    links = ((row["document"], (Link(row["text"], row["target"]),)) for row in prepared.links)
     dataset = prepared.dataset
-    found = extract(dataset.corpus, config.pairs, seed=config.seed, links=links)
+    found = extract(dataset.corpus, config.pairs, seed=config.seed, links=_links(prepared.links))
     made = to_dataset(found.pairs, dataset.corpus, own=dataset.queries.texts)
     merged, _ = _merged(dataset, made, prepared.account)
     merged, carving = carve(merged, config)
@@ -169,7 +168,7 @@ def _pairs(run: Run, bench: Workbench) -> _Made:
     """Pairs taken from the corpus, and those that a language model writes."""
     config, corpus = run.config, bench.dataset.corpus
     extraction = extract(
-        corpus, config.pairs, seed=config.seed, links=_links(run.folder / PREPARED / LINKS)
+        corpus, config.pairs, seed=config.seed, links=_links(_rows(run.folder / PREPARED / LINKS))
     )
     pairs = extraction.pairs
     facts: dict[str, Any] = {"extracted": extraction.account}
@@ -230,11 +229,14 @@ def round_trip_ranks(bench: Workbench, pairs: Sequence[GeneratedPair]) -> npt.ND
     return ranks
 
 
-def _links(path: Path) -> Iterator[tuple[str, tuple[Link, ...]]]:
+def _links(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, tuple[Link, ...]]]:
+    for row in rows:
+        yield row["document"], (Link(row["text"], row["target"]),)
+
+
+def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
     with path.open(encoding="utf-8") as file:
-        for line in file:
-            row = json.loads(line)
-            yield row["document"], (Link(row["text"], row["target"]),)
+        yield from map(json.loads, file)
 
 
 def _merged(
