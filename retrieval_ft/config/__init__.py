@@ -13,13 +13,13 @@ from retrieval_ft.config.data import (
     SyntheticKind,
 )
 from retrieval_ft.config.load import Config, dump, from_mapping, load, read
+from retrieval_ft.config.training import TrainingConfig
 from retrieval_ft.config.work import (
     EvaluationConfig,
     LexicalConfig,
     MiningConfig,
     ModelConfig,
     NegativeSource,
-    TrainingConfig,
 )
 
 __all__ = [

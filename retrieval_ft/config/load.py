@@ -20,12 +20,12 @@ from retrieval_ft.config.data import (
     SyntheticConfig,
 )
 from retrieval_ft.config.section import Section
+from retrieval_ft.config.training import TrainingConfig
 from retrieval_ft.config.work import (
     EvaluationConfig,
     LexicalConfig,
     MiningConfig,
     ModelConfig,
-    TrainingConfig,
 )
 from retrieval_ft.errors import ConfigError
 

@@ -1,4 +1,4 @@
-"""Settings of the work on it: model, BM25, hard negatives, training, evaluation.
+"""Settings of the work on it: model, BM25, hard negatives, evaluation.
 
 Defaults are the recipe that won on the dev sets of more than one corpus.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from retrieval_ft.config.section import Section
 
@@ -82,51 +82,6 @@ class MiningConfig(Section):
     """Pairs of which one negative is scored by the cross-encoder to estimate the rate of false ones."""
 
 
-class TrainingConfig(Section):
-    """The contrastive run."""
-
-    epochs: int | None = Field(None, ge=1)
-    """Passes over the pairs; by default more for fewer pairs (see `training/recipe.py`)."""
-    max_steps: int | None = Field(None, ge=1)
-    """Optimizer steps at most, whatever the epochs; the schedule ends there."""
-    batch_size: int | None = Field(None, ge=2)
-    """Queries of a batch, whose passages are each other's negatives; by default from the pairs."""
-    negatives_per_query: int = Field(1, ge=0)
-    """Mined negatives of each query in a batch; others take their turn in later epochs."""
-    learning_rate: float | None = Field(None, gt=0)
-    """Peak of the schedule; by default from the width of the model."""
-    warmup_share: float = Field(0.1, ge=0, lt=1)
-    weight_decay: float = Field(0.01, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    temperature: float = Field(0.02, gt=0)
-    """Divides the cosines in InfoNCE (FlagEmbedding's value for BGE)."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout while training."""
-    max_length: int = Field(128, ge=16)
-    """Tokens of a text while training; never more than model.max_length. On `cwe` (a third of the
-    passages are longer than 128) 256 took 1.5 times as long and was no better on dev."""
-    graph_tokens: int | None = Field(None, ge=1)
-    """Padded tokens of a batch whose activations are kept; a larger batch goes through GradCache.
-    By default from the free memory."""
-    evaluations: int = Field(4, ge=1)
-    """Dev evaluations (and checkpoints) over the run; the best one is kept."""
-    dev_passages: int = Field(4_000, ge=100)
-    """Passages that dev queries are scored against while training: the whole corpus up to this size,
-    else the relevant ones, the base model's and BM25's candidates, and random ones."""
-    patience: int = Field(2, ge=1)
-    """Dev evaluations without a new best after which training stops."""
-    soup_alphas: tuple[float, ...] = (1.0, 0.8, 0.6, 0.5, 0.4)
-    """Shares of tuned weights to try on dev, from 1 down until one is worse (LM-Cocktail, arXiv
-    2311.13534)."""
-
-    @field_validator("soup_alphas")
-    @classmethod
-    def _tuned_is_a_choice(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
-        if 1.0 not in alphas or not all(0 < alpha <= 1 for alpha in alphas):
-            raise ValueError("alphas lie in (0, 1] and 1 must be among them")
-        return alphas
-
-
 class EvaluationConfig(Section):
     """The one look at test."""
 
@@ -134,3 +89,6 @@ class EvaluationConfig(Section):
     """Passages ranked for each query."""
     resamples: int = Field(10_000, ge=1_000)
     """Resamples of the sign-flip test and of the bootstrap."""
+    general: Literal["auto"] | tuple[str, ...] = "auto"
+    """Sets of other domains that the embedder is measured on before and after, to see what it forgot:
+    built-in names or folders in BEIR layout. auto: built-in sets that stand on this machine."""
