@@ -9,7 +9,8 @@ import torch
 from retrieval_ft.config import TrainingConfig
 from retrieval_ft.encoder.encoder import load_encoder
 from retrieval_ft.training.fit import fit
-from retrieval_ft.training.loss import MaskedInfoNCE
+from retrieval_ft.training.loss import BatchLoss
+from retrieval_ft.training.objective import Objective
 from retrieval_ft.training.plan import plan_batches
 
 CONFIG = TrainingConfig(
@@ -18,14 +19,14 @@ CONFIG = TrainingConfig(
 STEPS, EVERY = 12, 3
 
 
-class Loss(MaskedInfoNCE):
+class Loss(BatchLoss):
     """The loss, with something happening at a step (counted from 1 in this process)."""
 
     def __init__(self, encoder, *, at=None, then=None, graph_tokens=1_000_000):
         super().__init__(
             encoder.model,
             precision=encoder.precision,
-            temperature=0.05,
+            objective=Objective(0.05),
             graph_tokens=graph_tokens,
         )
         self.at, self.then, self.steps = at, then, 0

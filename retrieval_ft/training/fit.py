@@ -21,7 +21,8 @@ from torch import nn
 
 from retrieval_ft.config import TrainingConfig
 from retrieval_ft.console import note
-from retrieval_ft.training.loss import Collator, MaskedInfoNCE
+from retrieval_ft.training.collate import Collator
+from retrieval_ft.training.loss import BatchLoss
 from retrieval_ft.training.plan import Plan
 from retrieval_ft.training.trainer import DevScore, build_trainer
 
@@ -59,7 +60,7 @@ def fit(
     plan: Plan,
     *,
     collator: Collator,
-    loss: MaskedInfoNCE,
+    loss: BatchLoss,
     dev: DevScore,
     config: TrainingConfig,
     learning_rate: float,

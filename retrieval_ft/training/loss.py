@@ -1,110 +1,28 @@
-"""InfoNCE over a batch whose known positives are masked by id, each distinct text encoded once.
+"""The loss of a collated batch: vectors of its distinct texts, then the objective over them.
 
-In a small corpus a batch is full of passages that are relevant to more than one of its queries, and
-the same passage stands in it several times. So a batch is held as its distinct texts and a matrix of
-who may be whose negative; the gradient is the one of the plain computation.
+The gradient is the one of the plain computation, in which every text of every row is encoded.
 
-Sources: InfoNCE, https://arxiv.org/abs/1807.03748; GradCache, https://arxiv.org/abs/2101.06983.
+Source: GradCache, https://arxiv.org/abs/2101.06983.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from retrieval_ft.dataset import Qrels
-from retrieval_ft.encoder.batching import pad, token_batches
 from retrieval_ft.encoder.encoder import embed
 from retrieval_ft.encoder.precision import Precision
-from retrieval_ft.training.plan import Example
+from retrieval_ft.training.objective import Objective
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-_Column = tuple[str, str]
-"""A passage as one query sees it: (query id, passage id), or ("", passage id) as it stands."""
-TokenLists = Mapping[str, npt.NDArray[np.int32]]
 
-
-def info_nce(
-    queries: Tensor, passages: Tensor, *, target: Tensor, masked: Tensor, temperature: float
-) -> Tensor:
-    """Mean cross-entropy of each query's positive among the passages that may be its negatives.
-
-    Args:
-        queries: float32 [b, d], L2-normalised.
-        passages: float32 [m, d], L2-normalised, distinct.
-        target: int64 [b], the row in `passages` of each query's positive.
-        masked: bool [b, m], True where a passage is no negative of a query (another positive).
-        temperature: divides the cosines.
-    """
-    logits = queries @ passages.T / temperature
-    return functional.cross_entropy(logits.masked_fill(masked, -torch.inf), target)
-
-
-@dataclass(frozen=True)
-class Collator:
-    """Turns planned examples into the tensors of a batch: distinct texts, targets and the mask.
-
-    The texts of a batch are cut into micro-batches of similar length, `token_budget` tokens each.
-    A positive that has a view for its query (`Dataset.views`) is encoded as that view; to every
-    other query a view is its passage.
-    """
-
-    query_tokens: TokenLists
-    passage_tokens: TokenLists
-    qrels: Qrels
-    pad_id: int
-    token_budget: int
-    view_tokens: Mapping[tuple[str, str], npt.NDArray[np.int32]] = field(default_factory=dict)
-    """(query id, passage id) -> tokens of what is encoded in place of the passage."""
-
-    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
-        """Collate examples; see `MaskedInfoNCE.forward` for the keys."""
-        query_ids = list(dict.fromkeys(example.query_id for example in examples))
-        row_of_query = {query_id: row for row, query_id in enumerate(query_ids)}
-        columns: dict[_Column, int] = {}
-        for example in examples:
-            for column in (self._positive(example), *(("", p) for p in example.negative_ids)):
-                columns.setdefault(column, len(columns))
-        columns_of: dict[str, list[int]] = {}
-        for (_, passage_id), column_number in columns.items():
-            columns_of.setdefault(passage_id, []).append(column_number)
-        rows = [self.query_tokens[q] for q in query_ids]
-        rows += [self.view_tokens[c] if c[0] else self.passage_tokens[c[1]] for c in columns]
-        lengths = np.array([len(row) for row in rows])
-        groups = token_batches(lengths, budget=self.token_budget)
-        target = [columns[self._positive(example)] for example in examples]
-        masked = np.zeros((len(examples), len(columns)), np.bool_)
-        for i, example in enumerate(examples):
-            for passage_id in self.qrels.relevant(example.query_id):
-                masked[i, columns_of.get(passage_id, [])] = True
-            masked[i, target[i]] = False
-        return {
-            "micro_batches": [
-                pad([rows[i] for i in group], pad_id=self.pad_id) for group in groups
-            ],
-            "place": torch.from_numpy(np.argsort(np.concatenate(groups), kind="stable")),
-            "query_rows": torch.tensor([row_of_query[example.query_id] for example in examples]),
-            "passages": len(columns),
-            "target": torch.tensor(target),
-            "masked": torch.from_numpy(masked),
-        }
-
-    def _positive(self, example: Example) -> _Column:
-        column = (example.query_id, example.positive_id)
-        return column if column in self.view_tokens else ("", example.positive_id)
-
-
-class MaskedInfoNCE(nn.Module):
+class BatchLoss(nn.Module):
     """The training loss over a collated batch.
 
     Where the batch's activations fit (`graph_tokens`), the graph of every micro-batch is kept and
@@ -118,14 +36,16 @@ class MaskedInfoNCE(nn.Module):
         model: SentenceTransformer,
         *,
         precision: Precision,
-        temperature: float,
+        objective: Objective,
         graph_tokens: int,
     ) -> None:
         super().__init__()
         self.model = model
         self.precision = precision
-        self.temperature = temperature
+        self.objective = objective
         self.graph_tokens = graph_tokens
+        self._limit: int | None = None
+        self._largest = (0, 0)
 
     def forward(self, batch: Mapping[str, Any]) -> Tensor:
         """Return the scalar loss; its backward fills the gradients of the model.
@@ -133,14 +53,41 @@ class MaskedInfoNCE(nn.Module):
         Args:
             batch: `micro_batches` (list of padded features), `place` int64 [t] (row of each distinct
                 text in the micro-batches' order), `query_rows` int64 [b], `passages` (how many of
-                the distinct texts, the last ones, are passages), `target`, `masked`.
+                the distinct texts, the last ones, are passages), `target`, `masked`; `teacher`
+                where there is one; `frozen` float32 [passages, d] where only queries are encoded.
         """
-        micro: list[dict[str, Tensor]] = batch["micro_batches"]
+        micro = self._cut(batch["micro_batches"])
         tokens = sum(features["input_ids"].numel() for features in micro)
         if tokens <= self.graph_tokens:
             vectors = [self._embed(features) for features in micro]
             return self._score(torch.cat(vectors), batch)
         return self._grad_cache(micro, batch)
+
+    def shrink(self) -> int | None:
+        """After a batch did not fit in memory: halve the micro-batches from now on, by GradCache.
+
+        Returns:
+            Padded tokens of a micro-batch at most from now on; None where the largest one of the
+            last batch was a single text already.
+        """
+        rows, tokens = self._largest
+        if rows <= 1 and tokens > self.graph_tokens:
+            return None
+        self._limit = max(1, tokens // 2)
+        self.graph_tokens = min(self.graph_tokens, self._limit)
+        return self._limit
+
+    def _cut(self, micro: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """Micro-batches cut to the limit, the order of their rows unchanged."""
+        pieces: list[dict[str, Tensor]] = []
+        for features in micro:
+            rows, width = features["input_ids"].shape
+            size = rows if self._limit is None else max(1, min(rows, self._limit // width))
+            for start in range(0, rows, size):
+                pieces.append({k: tensor[start : start + size] for k, tensor in features.items()})
+        shapes = (tuple(features["input_ids"].shape) for features in pieces)
+        self._largest = max(((rows, rows * width) for rows, width in shapes), key=lambda x: x[1])
+        return pieces
 
     def _embed(self, features: dict[str, Tensor]) -> Tensor:
         with _trainable_attention(self.model):
@@ -148,13 +95,14 @@ class MaskedInfoNCE(nn.Module):
 
     def _score(self, vectors: Tensor, batch: Mapping[str, Any]) -> Tensor:
         texts = vectors[batch["place"]]
-        passages = texts[len(texts) - int(batch["passages"]) :]
-        return info_nce(
+        frozen: Tensor | None = batch.get("frozen")
+        passages = texts[len(texts) - int(batch["passages"]) :] if frozen is None else frozen
+        return self.objective(
             texts[batch["query_rows"]],
             passages,
             target=batch["target"],
             masked=batch["masked"],
-            temperature=self.temperature,
+            teacher=batch.get("teacher"),
         )
 
     def _grad_cache(self, micro: list[dict[str, Tensor]], batch: Mapping[str, Any]) -> Tensor:

@@ -20,7 +20,8 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback, Tra
 from retrieval_ft.config import TrainingConfig
 from retrieval_ft.console import note
 from retrieval_ft.errors import RetrievalFTError
-from retrieval_ft.training.loss import Collator, MaskedInfoNCE
+from retrieval_ft.training.collate import Collator
+from retrieval_ft.training.loss import BatchLoss
 from retrieval_ft.training.plan import Plan
 
 DevScore = Callable[[], Mapping[str, float]]
@@ -31,7 +32,7 @@ class PlannedTrainer(SentenceTransformerTrainer):
     """Takes its batches from a plan and its loss from the collated batch."""
 
     def __init__(
-        self, plan: Plan, collator: Collator, batch_loss: MaskedInfoNCE, **rest: Any
+        self, plan: Plan, collator: Collator, batch_loss: BatchLoss, **rest: Any
     ) -> None:
         self._plan, self._collator, self._batch_loss = plan, collator, batch_loss
         # The base class wants a dataset; only its length is used.
@@ -143,7 +144,7 @@ def build_trainer(
     plan: Plan,
     *,
     collator: Collator,
-    loss: MaskedInfoNCE,
+    loss: BatchLoss,
     dev: DevScore,
     config: TrainingConfig,
     learning_rate: float,

@@ -30,7 +30,7 @@ def collator_of(data):
     """A collator over the tiny dataset for an encoder."""
 
     def build(encoder, *, token_budget=4_096):
-        from retrieval_ft.training.loss import Collator
+        from retrieval_ft.training.collate import Collator
 
         queries, corpus = data.queries_of("train"), data.corpus
         tokens = encoder.tokenize(queries.texts, "query").ids
