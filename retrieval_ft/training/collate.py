@@ -83,7 +83,7 @@ class Collator:
     def _masked(
         self, examples: Sequence[Example], columns: Sequence[Column], target: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.bool_]:
-        """bool [examples, columns]: a known positive of the query, or nearly equal to one."""
+        """Bool [examples, columns]: a known positive of the query, or nearly equal to one."""
         places: dict[str | int, list[int]] = {}
         for place, (_, passage_id) in enumerate(columns):
             for key in self._names(passage_id):

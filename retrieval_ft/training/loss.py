@@ -7,7 +7,7 @@ Source: GradCache, https://arxiv.org/abs/2101.06983.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from retrieval_ft.encoder.encoder import embed
 from retrieval_ft.encoder.precision import Precision
+from retrieval_ft.ranks import Ranks, gather_rows, ranks
 from retrieval_ft.training.objective import Objective
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ class BatchLoss(nn.Module):
     nothing is computed twice; a larger batch is done by GradCache: vectors first without a graph,
     then the gradient of each vector is carried through a second forward pass, micro-batch by
     micro-batch. Both give the gradient of the plain computation.
+
+    Of several processes each encodes its share of the batch's texts and sees the vectors of all; the
+    sum of their gradients (`sum_gradients`) is the gradient that one process would have.
     """
 
     def __init__(
@@ -56,12 +60,18 @@ class BatchLoss(nn.Module):
                 the distinct texts, the last ones, are passages), `target`, `masked`; `teacher`
                 where there is one; `frozen` float32 [passages, d] where only queries are encoded.
         """
-        micro = self._cut(batch["micro_batches"])
+        who = ranks()
+        counts = [len(features["input_ids"]) for features in batch["micro_batches"]]
+        micro = self._cut(_share(batch["micro_batches"], who))
         tokens = sum(features["input_ids"].numel() for features in micro)
-        if tokens <= self.graph_tokens:
-            vectors = [self._embed(features) for features in micro]
-            return self._score(torch.cat(vectors), batch)
-        return self._grad_cache(micro, batch)
+
+        def score(vectors: Sequence[Tensor]) -> Tensor:
+            own = torch.cat([self._no_vector, *vectors])
+            return self._score(gather_rows(own, counts, who), batch)
+
+        if tokens <= self.graph_tokens and micro:
+            return score([self._embed(features) for features in micro])
+        return self._grad_cache(micro, score)
 
     def shrink(self) -> int | None:
         """After a batch did not fit in memory: halve the micro-batches from now on, by GradCache.
@@ -86,8 +96,14 @@ class BatchLoss(nn.Module):
             for start in range(0, rows, size):
                 pieces.append({k: tensor[start : start + size] for k, tensor in features.items()})
         shapes = (tuple(features["input_ids"].shape) for features in pieces)
-        self._largest = max(((rows, rows * width) for rows, width in shapes), key=lambda x: x[1])
+        sizes = ((rows, rows * width) for rows, width in shapes)
+        self._largest = max(sizes, key=lambda size: size[1], default=(0, 0))
         return pieces
+
+    @property
+    def _no_vector(self) -> Tensor:
+        """What a process without a text of its own brings: float32 [0, d]."""
+        return torch.empty((0, self.model.get_embedding_dimension()), device=self.model.device)
 
     def _embed(self, features: dict[str, Tensor]) -> Tensor:
         with _trainable_attention(self.model):
@@ -105,7 +121,9 @@ class BatchLoss(nn.Module):
             teacher=batch.get("teacher"),
         )
 
-    def _grad_cache(self, micro: list[dict[str, Tensor]], batch: Mapping[str, Any]) -> Tensor:
+    def _grad_cache(
+        self, micro: list[dict[str, Tensor]], score: Callable[[Sequence[Tensor]], Tensor]
+    ) -> Tensor:
         from sentence_transformers.base.losses.gradcache import RandContext
 
         states, parts = [], []
@@ -115,10 +133,10 @@ class BatchLoss(nn.Module):
                 parts.append(self._embed(features))
         leaves = [part.requires_grad_() for part in parts]
         with torch.enable_grad():
-            loss = self._score(torch.cat(leaves), batch)
+            loss = score(leaves)
         if not torch.is_grad_enabled():
             return loss.detach()
-        gradients = torch.autograd.grad(loss, leaves)
+        gradients = torch.autograd.grad(loss, leaves) if leaves else ()
 
         def second_pass(upstream: Tensor) -> None:
             for features, state, gradient in zip(micro, states, gradients, strict=True):
@@ -129,6 +147,17 @@ class BatchLoss(nn.Module):
         carrier = loss.detach().requires_grad_()
         carrier.register_hook(second_pass)  # type: ignore[no-untyped-call]
         return carrier * 1.0
+
+
+def _share(micro: Sequence[dict[str, Tensor]], who: Ranks) -> list[dict[str, Tensor]]:
+    """This process's rows of every micro-batch, so that each has as many tokens as the others."""
+    if who.size == 1:
+        return list(micro)
+    shares = (
+        {name: tensor[who.rank :: who.size] for name, tensor in features.items()}
+        for features in micro
+    )
+    return [features for features in shares if len(features["input_ids"])]
 
 
 @contextmanager

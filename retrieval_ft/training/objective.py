@@ -64,7 +64,7 @@ class Objective:
         return torch.stack(parts).mean()
 
     def _suspects(self, scores: Tensor, target: Tensor) -> Tensor:
-        """bool [b, m]: a passage far above the query's positive is likely a positive without a label.
+        """Bool [b, m]: a passage far above the query's positive is likely a positive without a label.
 
         ms-swift masks by the same rule, s_neg > s_pos + 0.1.
         """
@@ -85,9 +85,7 @@ class Objective:
             return contrast.mean()
         known = ~teacher.isnan() & ~masked
         learn = _LEARN[self.loss]
-        taught = learn(
-            scores / self.temperature, teacher / self.teacher_temperature, target, known
-        )
+        taught = learn(scores / self.temperature, teacher / self.teacher_temperature, target, known)
         has = (known.sum(1) > 1) & known.gather(1, target[:, None])[:, 0]
         return torch.where(has, taught + self.info_nce_weight * contrast, contrast).mean()
 

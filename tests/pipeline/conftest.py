@@ -10,6 +10,10 @@ import pytest
 import yaml
 from driver import cli
 
+from retrieval_ft import config as configs
+from retrieval_ft.dataset import beir
+from retrieval_ft.pipeline.workbench import Workbench
+
 
 def tiny_config(model_folder, dataset_folder):
     """A config with which the tiny model surely learns the tiny dataset."""
@@ -93,3 +97,12 @@ def fresh(_finished, tmp_path, monkeypatch):
     shutil.copy(_finished[0] / "tiny.yaml", tmp_path / "fresh")
     monkeypatch.chdir(tmp_path / "fresh")
     return tmp_path / "fresh"
+
+
+@pytest.fixture
+def bench(model_folder, dataset_folder):
+    raw = {
+        "data": {"path": str(dataset_folder)},
+        "model": {"base": str(model_folder), "device": "cpu", "precision": "fp32"},
+    }
+    return Workbench(configs.from_mapping(raw, source="test"), beir.read(dataset_folder))

@@ -1,20 +1,7 @@
 from dataclasses import replace
 
-import pytest
-
-from retrieval_ft import config as configs
-from retrieval_ft.dataset import Corpus, Dataset, Negative, Pair, Pairs, Qrels, Queries, beir
-from retrieval_ft.pipeline.train import dev_pool, in_batch_only, with_pairs
+from retrieval_ft.pipeline.train import dev_pool
 from retrieval_ft.pipeline.workbench import Workbench
-
-
-@pytest.fixture
-def bench(model_folder, dataset_folder):
-    raw = {
-        "data": {"path": str(dataset_folder)},
-        "model": {"base": str(model_folder), "device": "cpu", "precision": "fp32"},
-    }
-    return Workbench(configs.from_mapping(raw, source="test"), beir.read(dataset_folder))
 
 
 def test_a_small_corpus_is_taken_whole(bench):
@@ -60,29 +47,3 @@ def test_a_passage_that_a_dev_query_was_taken_from_is_ranked_as_its_view(bench):
     assert dev_pool(bench, size=40).corpus.passages[row] == "without the words of the query"
     (hit,) = bench.lexical_ranking("dev", k=50).hits[query][0][:1] or ("none",)
     assert hit != passage
-
-
-def test_a_pair_that_is_trained_on_a_view_has_no_mined_negative():
-    views = {"q1": {"a": "rest of a"}}
-    given = dataset(Qrels({"q1": {"a": 1, "b": 1}, "q2": {"a": 1}}), views)
-    negative = (Negative("c", 0.5, 1, None),)
-    pairs = Pairs(
-        tuple(Pair(q, p, 0.9, negative) for q, p in (("q1", "a"), ("q1", "b"), ("q2", "a")))
-    )
-    found, made = in_batch_only(pairs, given)
-    assert [pair.negatives for pair in found.items] == [(), negative, negative]
-    assert made == 1
-
-
-def test_what_a_cross_encoder_made_positive_is_masked_as_one():
-    qrels = Qrels({"q1": {"a": 2, "b": 0}, "q2": {"c": 1}})
-    pairs = Pairs((Pair("q1", "a", 0.9), Pair("q1", "b", 0.8), Pair("q3", "c", 0.7)))
-    found = with_pairs(qrels, pairs)
-    assert found.grades == {"q1": {"a": 2, "b": 1}, "q2": {"c": 1}, "q3": {"c": 1}}
-    assert qrels.grades["q1"]["b"] == 0
-
-
-def dataset(qrels, views):
-    corpus = Corpus(("a", "b", "c"), ("one", "two", "three"), ("", "", ""))
-    queries = Queries(qrels.query_ids, qrels.query_ids)
-    return Dataset("some", corpus, queries, {"train": qrels}, views)

@@ -24,7 +24,10 @@ def gradient(encoder, batch, *, graph_tokens, scale=1.0, temperature=0.05):
     model = encoder.model.train()
     model.zero_grad(set_to_none=True)
     loss = BatchLoss(
-        model, precision=encoder.precision, objective=Objective(temperature), graph_tokens=graph_tokens
+        model,
+        precision=encoder.precision,
+        objective=Objective(temperature),
+        graph_tokens=graph_tokens,
     )(batch)
     (loss * scale).backward()
     return loss.item(), flat_gradient(model)
@@ -125,7 +128,10 @@ def test_gradients_add_up_over_batches(encoder, collator_of, examples):
     set_dropout(encoder.model, 0.0)
     collator = collator_of(encoder)
     loss = BatchLoss(
-        encoder.model.train(), precision=encoder.precision, objective=Objective(0.05), graph_tokens=1
+        encoder.model.train(),
+        precision=encoder.precision,
+        objective=Objective(0.05),
+        graph_tokens=1,
     )
     parts = [collator(examples[:8]), collator(examples[8:])]
     alone = [gradient(encoder, part, graph_tokens=1)[1] for part in parts]

@@ -104,3 +104,33 @@ def test_max_steps_keeps_the_first_batches(counts, batch_size, max_steps):
     whole = plan_batches(pairs, **given)
     found = plan_batches(pairs, **given, max_steps=max_steps)
     assert found.batches == whole.batches[:max_steps]
+
+
+@given(COUNTS, st.integers(1, 9), st.integers(0, 3), st.data())
+def test_only_pairs_of_one_group_meet(counts, batch_size, seed, data):
+    pairs = pairs_of(counts)
+    groups = [data.draw(st.sampled_from("abc")) for _ in pairs.items]
+    given = {"epochs": 2, "batch_size": batch_size, "negatives_per_query": 1, "seed": seed}
+    found = plan_batches(pairs, **given, groups=groups)
+    size = Counter(groups)
+    group_of = {
+        (p.query_id, p.positive_id): group if size[group] >= batch_size else ""
+        for p, group in zip(pairs.items, groups, strict=True)
+    }
+    for batch in found.batches:
+        assert len({group_of[e.query_id, e.positive_id] for e in batch}) == 1
+        assert len({e.query_id for e in batch}) == len(batch) <= batch_size
+    seen = Counter((e.query_id, e.positive_id) for batch in found.batches for e in batch)
+    assert seen == dict.fromkeys(group_of, 2)
+
+
+def test_the_prompt_is_dropped_on_its_share_of_examples():
+    pairs = pairs_of([1] * 400)
+    given = {"epochs": 5, "batch_size": 16, "negatives_per_query": 1, "seed": 1}
+    without = plan_batches(pairs, **given)
+    assert not any(e.bare for batch in without.batches for e in batch)
+    found = plan_batches(pairs, **given, prompt_dropout=0.2)
+    drops = [e.bare for batch in found.batches for e in batch]
+    assert abs(sum(drops) - 400) < 4 * (2_000 * 0.2 * 0.8) ** 0.5
+    by_query = Counter(e.query_id for batch in found.batches for e in batch if e.bare)
+    assert len(by_query) > 200  # not the same queries each time

@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from retrieval_ft.dataset import Qrels
-from retrieval_ft.training.collate import Collator
+from retrieval_ft.dataset import Negative, Pair, Pairs, Qrels
+from retrieval_ft.training.collate import Collator, PairTeacher
 from retrieval_ft.training.plan import Example
 
 EXAMPLES = (
@@ -83,3 +83,68 @@ def test_a_view_is_encoded_for_its_own_query_and_is_its_passage_to_the_others():
     hidden = [[columns[i] for i in np.flatnonzero(row)] for row in batch["masked"].numpy()]
     # q1 has a and c for its own, however they are seen; q3 has c (and d).
     assert hidden == [[c, a, 91], [], [c]]
+
+
+def columns_of(batch, name_of):
+    texts = texts_of(batch, name_of)
+    return texts[len(texts) - batch["passages"] :]
+
+
+def test_what_is_nearly_equal_to_a_positive_is_no_negative():
+    collator, name_of = small_collator()
+    collator = replace(collator, cluster_of={"a": 0, "e": 0, "b": 1, "x": 1})
+    batch = collator(EXAMPLES)
+    columns = columns_of(batch, name_of)
+    hidden = ["".join(np.array(columns)[row]) for row in batch["masked"].numpy()]
+    # e is like a; b is like x, which is relevant to q1 though it is in no row.
+    assert ["".join(sorted(row)) for row in hidden] == ["bce", "", "d", ""]
+
+
+def test_a_query_may_stand_without_its_prompt():
+    collator, _ = small_collator()
+    bare = {name: np.full(2, 70 + i, np.int32) for i, name in enumerate(("q1", "q2", "q3", "q4"))}
+    collator = replace(collator, bare_query_tokens=bare)
+    examples = [replace(e, bare=i % 2 == 1) for i, e in enumerate(EXAMPLES)]
+    batch = collator(examples)
+    first = [row[0] for part in batch["micro_batches"] for row in part["input_ids"].tolist()]
+    found = [first[place] for place in batch["place"].tolist()][:4]
+    whole = collator.query_tokens
+    assert found == [whole["q1"][0], 71, whole["q3"][0], 73]
+
+
+def test_passages_that_are_not_trained_are_not_encoded():
+    collator, name_of = small_collator()
+    whole = collator(EXAMPLES)
+    asked = []
+
+    def frozen(columns):
+        asked.extend(columns)
+        return np.ones((len(columns), 3), np.float32)
+
+    batch = replace(collator, frozen=frozen)(EXAMPLES)
+    assert texts_of(batch, name_of) == ["q1", "q2", "q3", "q4"]
+    assert [passage_id for _, passage_id in asked] == columns_of(whole, name_of)
+    assert batch["frozen"].shape == (5, 3)
+    assert batch["target"].tolist() == whole["target"].tolist()
+    assert batch["masked"].tolist() == whole["masked"].tolist()
+
+
+def test_a_cross_encoder_teaches_what_it_scored():
+    pairs = Pairs(
+        (
+            Pair("q1", "a", 0.5, (Negative("b", 0.1, 1, 1, teacher=-2.0),), positive_teacher=3.0),
+            Pair("q1", "c", 0.5, (Negative("d", 0.1, 1, 1),), positive_teacher=1.5),
+            Pair("q2", "b", 0.5, (), positive_teacher=4.0),
+            Pair("q4", "d", 0.5, (Negative("e", 0.1, 1, 1),)),
+        )
+    )
+    teacher = PairTeacher(pairs)
+    assert len(teacher) == 1  # q1 alone has two scores
+    collator, name_of = small_collator()
+    batch = replace(collator, teacher=teacher)(EXAMPLES)
+    columns = columns_of(batch, name_of)
+    found = [
+        {name: score for name, score in zip(columns, row, strict=True) if score == score}
+        for row in batch["teacher"].tolist()
+    ]
+    assert found == [{"a": 3.0, "b": -2.0, "c": 1.5}, {"b": 4.0}, {}, {}]
