@@ -12,7 +12,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -86,6 +86,14 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last training checkpoint.")
     ] = False,
+    tune: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Search learning rate and epochs on dev by N trainings before the one that counts.",
+        ),
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Mine, fine-tune, index, measure, and promote the tuned model if it is better."""
@@ -97,10 +105,13 @@ def train(
 
         plan = describe(config)
         _print(plan, as_json, plan_words)
+        if tune:
+            note(f"--tune {tune}: {tune} trainings more, which the estimate leaves out")
         return
+    _check_packages(config.training.report_to, tune)
     from retrieval_ft.pipeline.main import run_all
 
-    document = run_all(config, resume=resume, command=_command())
+    document = run_all(config, resume=resume, command=_command(), tune=tune)
     _print(document, as_json, _report)
     if document["verdict"] != "promote":
         raise GateNotPassed(
@@ -230,6 +241,18 @@ def run_command(name: str) -> None:
     """Run one command with this process' arguments, for `python -m retrieval_ft.NAME`."""
     sys.argv.insert(1, name)
     app(prog_name="retrieval-ft")
+
+
+def _check_packages(report_to: Sequence[str], tune: int) -> None:
+    """Tell what is not installed before the work starts, not after the mining."""
+    if tune:
+        from retrieval_ft.pipeline.tune import check_optuna
+
+        check_optuna()
+    if report_to:
+        from retrieval_ft.training.trackers import trackers
+
+        trackers(report_to, folder=Path())
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

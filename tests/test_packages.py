@@ -1,5 +1,7 @@
 import hashlib
 import io
+import sys
+import sysconfig
 import tarfile
 import zipfile
 from pathlib import Path
@@ -139,6 +141,24 @@ def test_a_wheel_is_downloaded_by_pip(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(served.parent))
     path = packages.fetch_package(pypi_source(sha256))
     assert path.read_bytes() == served.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "tags", ["py3-none-any", "cp311-abi3-macosx_11_0_arm64", "cp311-cp311-win32.win_amd64"]
+)
+def test_the_named_wheel_comes_whatever_this_machine_is(tmp_path, monkeypatch, tags):
+    pytest.importorskip("pip")
+    served = tmp_path / "served"
+    served.mkdir()
+    plain = make_wheel(served / "tiny-1.0-py3-none-any.whl", {"tiny/a": b"x"})
+    here = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    better = f"tiny-1.0-cp3{sys.version_info.minor}-none-{here}.whl"
+    make_wheel(served / better, {"tiny/a": b"here"})
+    sha256 = plain if "any" in tags else make_wheel(served / f"tiny-1.0-{tags}.whl", {"a": b"y"})
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(served))
+    source = PackageSource("pypi", "tiny", "1.0", f"tiny-1.0-{tags}.whl", sha256)
+    assert packages.fetch_package(source).name == source.filename
 
 
 def test_pip_that_finds_nothing_gives_its_words(tmp_path, monkeypatch):

@@ -56,7 +56,17 @@ class Run:
         total = sum(p.double().abs().sum().item() for p in self.model.parameters())
         return {"score": math.sin(1e4 * total)}
 
-    def fit(self, *, config=CONFIG, dev=None, seed=3, resume=False, loss=None, **loss_settings):
+    def fit(
+        self,
+        *,
+        config=CONFIG,
+        dev=None,
+        seed=3,
+        resume=False,
+        loss=None,
+        reports=None,
+        **loss_settings,
+    ):
         self.loss = loss or Loss(self.encoder, **loss_settings)
 
         def scored():
@@ -77,6 +87,7 @@ class Run:
             folder=self.folder,
             seed=seed,
             resume=resume,
+            reports=reports,
         )
         return self.result
 

@@ -42,9 +42,9 @@ class TrainingConfig(Section):
     """Of InfoNCE beside a teacher (CADET, arXiv 2505.19274)."""
     bidirectional: bool = False
     """InfoNCE of passages among queries too, the mean of both (GTE, arXiv 2308.03281)."""
-    self_score_margin: float | None = Field(0.1, ge=0)
+    self_score_margin: float | None = Field(None, ge=0)
     """A passage of the batch that scores this much above a query's positive is taken for an
-    unlabelled positive and masked; null masks none."""
+    unlabelled positive and masked (ms-swift takes 0.1); null masks none."""
     matryoshka: tuple[int, ...] = ()
     """Shorter dimensions that the loss is taken at as well (arXiv 2205.13147), the mean of all."""
     prompt_dropout: float = Field(0.0, ge=0, lt=1)

@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from retrieval_ft import artifacts
 from retrieval_ft.console import note, progress
 from retrieval_ft.encoder.batching import Tokens, pad, token_batches, tokenize
 from retrieval_ft.encoder.cache import EmbeddingCache, text_key
+from retrieval_ft.encoder.packed import packable, packed_vectors
 from retrieval_ft.encoder.precision import (
     Precision,
     PrecisionName,
@@ -29,9 +31,13 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 Role = Literal["query", "passage"]
+PASSAGES = "passages"
+"""Folder inside a model folder that holds the model for passages, where they have one of their own."""
 
 _BLOCK = 16_384
 """Texts that are tokenized, encoded and stored in the cache together."""
+_NUMERICS = 2
+"""Counts changes of the computation that change the last bits of a vector: old ones are not mixed in."""
 _BUDGET = {"cpu": 2_048, "cuda": 131_072}
 """Padded tokens of one batch. On CPU larger batches leave the caches of the processor: bge-small
 encoded 9,000 tokens a second at 2,048, 8,200 at 1,024 and at 4,096, 7,400 at 8,192."""
@@ -42,6 +48,9 @@ class Encoder:
 
     Vectors of two encoders may be compared only if their `fingerprint`s are equal: sha256 over
     weights, tokenizer, pooling, prompts and maximum length. `dimension` is the length of a vector.
+
+    Where only the query side was trained, `passage_encoder` is the model that passages keep: it
+    encodes and tokenizes them, with its own prompt, maximum length and cache.
     """
 
     def __init__(
@@ -52,8 +61,12 @@ class Encoder:
         prompts: dict[Role, str] | None = None,
         max_length: int | None = None,
         cache_root: Path | None = None,
+        passage_encoder: Encoder | None = None,
     ) -> None:
         self.model = model
+        # What encodes the passages of a pair is its passage side, whatever its own queries need.
+        inner = passage_encoder.passage_encoder if passage_encoder else None
+        self.passage_encoder: Encoder | None = inner or passage_encoder
         self.precision = precision
         self.device = torch.device(model.device)
         self.prompts = prompts if prompts is not None else saved_prompts(model)
@@ -67,10 +80,15 @@ class Encoder:
     @cached_property
     def fingerprint(self) -> str:
         """Identity of the vectors; computed on first use, while the weights stay as they are."""
-        return fingerprint(self.model, prompts=self.prompts, max_length=self.max_length)
+        own = fingerprint(self.model, prompts=self.prompts, max_length=self.max_length)
+        if self.passage_encoder is None:
+            return own
+        return artifacts.sha256_json({"query": own, "passage": self.passage_encoder.fingerprint})
 
     def tokenize(self, texts: Sequence[str], role: Role) -> Tokens:
         """Tokenize texts as `encode` does, prompt and truncation included."""
+        if role == "passage" and self.passage_encoder:
+            return self.passage_encoder.tokenize(texts, role)
         return tokenize(self.model, texts, prompt=self.prompts[role], max_length=self.max_length)
 
     def encode(self, texts: Sequence[str], *, role: Role) -> npt.NDArray[np.float32]:
@@ -79,6 +97,8 @@ class Encoder:
         Returns:
             float32 [n, dimension], L2-normalised, in the order of `texts`.
         """
+        if role == "passage" and self.passage_encoder:
+            return self.passage_encoder.encode(texts, role=role)
         vectors = np.empty((len(texts), self.dimension), np.float32)
         missing = np.arange(len(texts))
         cache = self._cache(role)
@@ -125,7 +145,7 @@ class Encoder:
         """Embed one batch; None where it does not fit in memory and can be made smaller."""
         features = pad(rows, pad_id=self.pad_id)
         try:
-            return embed(self.model, features, self.precision).cpu().numpy()
+            return embed(self.model, [features], self.precision)[0].cpu().numpy()
         except torch.OutOfMemoryError:
             if len(rows) == 1:
                 raise
@@ -150,7 +170,7 @@ class Encoder:
         if self._cache_root is None:
             return None
         if role not in self._caches:
-            name = f"{self.fingerprint[:32]}-{role}-{self.precision.name}"
+            name = f"{self.fingerprint[:32]}-{role}-{self.precision.name}-{_NUMERICS}"
             self._caches[role] = EmbeddingCache(self._cache_root / name, dimension=self.dimension)
         return self._caches[role]
 
@@ -172,6 +192,8 @@ def load_model(path: Path, *, device: str = "auto") -> SentenceTransformer:
             device=str(choose_device(device)),
             trust_remote_code=False,
             local_files_only=True,
+            # Whatever it was saved in: bfloat16 weights would lose the small steps of training.
+            model_kwargs={"dtype": torch.float32},
         )
         # Without its files transformers makes a tokenizer to which every word is unknown.
         if len(model.tokenizer) <= len(model.tokenizer.all_special_ids):
@@ -193,11 +215,29 @@ def load_encoder(
     query_prompt: str | None = None,
     passage_prompt: str | None = None,
     cache_root: Path | None = None,
+    passage_encoder: Encoder | None = None,
 ) -> Encoder:
-    """Load a model folder as an encoder; prompts not given are the ones saved in it."""
+    """Load a model folder as an encoder; prompts not given are the ones saved in it.
+
+    Passages are encoded by `passage_encoder` where one is given, else by the model in the folder's
+    `passages/` where there is one (see `export.model`), else by the model itself.
+
+    Raises:
+        DependencyError: a folder cannot be read, or the two models' vectors differ in length.
+    """
+    if passage_encoder is None and (path / PASSAGES / "modules.json").is_file():
+        passage_encoder = load_encoder(
+            path / PASSAGES,
+            device=device,
+            precision=precision,
+            max_length=max_length,
+            query_prompt=query_prompt,
+            passage_prompt=passage_prompt,
+            cache_root=cache_root,
+        )
     model = load_model(path, device=device)
     saved = saved_prompts(model)
-    return Encoder(
+    encoder = Encoder(
         model,
         precision=choose_precision(precision, torch.device(model.device)),
         prompts={
@@ -206,7 +246,14 @@ def load_encoder(
         },
         max_length=max_length,
         cache_root=cache_root,
+        passage_encoder=passage_encoder,
     )
+    if passage_encoder and passage_encoder.dimension != encoder.dimension:
+        raise DependencyError(
+            f"{path}: gives queries {encoder.dimension} dimensions, and its passages are given "
+            f"{passage_encoder.dimension}; the two models do not belong together"
+        )
+    return encoder
 
 
 def saved_prompts(model: SentenceTransformer) -> dict[Role, str]:
@@ -219,14 +266,20 @@ def saved_prompts(model: SentenceTransformer) -> dict[Role, str]:
 
 
 def embed(
-    model: SentenceTransformer, features: dict[str, torch.Tensor], precision: Precision
-) -> torch.Tensor:
-    """One forward pass: padded token ids to L2-normalised float32 vectors [rows, dimension]."""
+    model: SentenceTransformer, parts: Sequence[dict[str, torch.Tensor]], precision: Precision
+) -> list[torch.Tensor]:
+    """Forward passes: padded micro-batches to L2-normalised float32 vectors [rows, dimension] each.
+
+    Weights are cast once for all of them. BERT goes without padding; other models as they are.
+    """
     device = torch.device(model.device)
-    on_device = {name: tensor.to(device, non_blocking=True) for name, tensor in features.items()}
+    moved = [{k: v.to(device, non_blocking=True) for k, v in part.items()} for part in parts]
     with precision.autocast(device):
-        vectors: torch.Tensor = model(on_device)["sentence_embedding"]
-    return torch.nn.functional.normalize(vectors.float(), dim=-1)
+        if packable(model, bf16=precision.name == "bf16"):
+            vectors = packed_vectors(model, moved)
+        else:
+            vectors = [model(features)["sentence_embedding"] for features in moved]
+    return [torch.nn.functional.normalize(found.float(), dim=-1) for found in vectors]
 
 
 def fingerprint(model: SentenceTransformer, *, prompts: dict[Role, str], max_length: int) -> str:

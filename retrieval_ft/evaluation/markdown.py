@@ -16,6 +16,7 @@ from retrieval_ft.evaluation.report import (
     ABSENT,
     COLUMNS,
     Document,
+    figure,
     interval,
     label,
     p_value,
@@ -126,7 +127,7 @@ def _slices(document: Document) -> list[str]:
     slices = document.get("slices")
     if not slices:
         return []
-    systems = list(document["systems"])
+    systems = [name for name in document["systems"] if name in slices[0]["systems"]]
     rows = [
         [escape(found["name"]), f"{found['queries']:,}"]
         + [f"{found['systems'][name]['recall@10']:.4f}" for name in systems]
@@ -134,6 +135,84 @@ def _slices(document: Document) -> list[str]:
     ]
     header = ["test queries", "n", *(escape(label(name)) for name in systems)]
     return ["## Seen and unseen documents, R@10", "", *_table(header, rows, left=1)]
+
+
+def _forgot(document: Document) -> list[str]:
+    """The target beside sets of other domains, and what each share of tuned weights does to both."""
+    found = document.get("forgetting")
+    if found is None:
+        return []
+    if found["sets"]:
+        how = [
+            "Dense retrieval with the tuned weights against the base: on the target, and on samples "
+            "of other domains (test queries against a pool of passages, so higher than on the whole "
+            "set). Δ, 95% CI and p as above, not adjusted.",
+            "",
+            *_both_axes(document),
+        ]
+        for one in found["sets"]:
+            how += ["", f"{escape(one['name'])}: {escape(one['remark'])}."] if one["remark"] else []
+    else:
+        how = [
+            "Not measured: there was no set of another domain. `retrieval-ft data build hpo` (or "
+            "`cwe`) builds one that every later run uses; `evaluation.general` names others."
+        ]
+    return ["## What it forgot", "", *how, "", *_alphas(document)]
+
+
+def _both_axes(document: Document) -> list[str]:
+    """A table of target and general sets, base against tuned."""
+    data = document["dataset"]
+    target = {
+        "name": f"{data['name']} (target)",
+        "test_queries": data["test_queries"],
+        "passages": data["passages"],
+        "systems": {kind: document["systems"][f"{kind}_dense"] for kind in ("base", "tuned")},
+        "differences": [
+            row
+            for row in document["differences"]
+            if (row["system"], row["against"]) == ("tuned_dense", "base_dense")
+        ],
+    }
+    rows = [
+        [
+            escape(one["name"]),
+            f"{one['test_queries']:,}",
+            f"{one['passages']:,}",
+            escape(_COLUMNS.get(row["metric"], row["metric"])),
+            figure(one["systems"]["base"][row["metric"]]),
+            figure(one["systems"]["tuned"][row["metric"]]),
+            signed(row["delta"]),
+            escape(interval(row["ci"])),
+            p_value(row["p"]),
+        ]
+        for one in (target, *document["forgetting"]["sets"])
+        for row in one["differences"]
+    ]
+    header = ["set", "queries", "passages", "metric", "base", "tuned", "Δ", "95% CI", "p"]
+    return _table(header, rows, left=1)
+
+
+def _alphas(document: Document) -> list[str]:
+    """Dev recall of each share of tuned weights that was tried, with the base as share 0."""
+    found = document["forgetting"]
+    chosen = document["choices"]["soup_alpha"]
+    rows = [
+        [
+            f"{row['alpha']:g}" + (" (base)" if row["alpha"] == 0 else ""),
+            figure(row["target"]),
+            figure(row["general"]),
+            "chosen" if row["alpha"] == chosen else "",
+        ]
+        for row in found["alphas"]
+    ]
+    header = ["share of tuned weights", "target dev R@10", "general dev R@10", ""]
+    why = f" {escape(found['why'])}." if found.get("why") else ""
+    return [
+        f"The share of tuned weights (alpha) was chosen on dev.{why}",
+        "",
+        *_table(header, rows, left=1),
+    ]
 
 
 def _hygiene(document: Document) -> list[str]:
@@ -218,6 +297,7 @@ def report_markdown(document: Document) -> str:
         _systems(document),
         _differences(document),
         _slices(document),
+        _forgot(document),
         _choices(document),
         _hygiene(document),
         _account(document, "pairs", "Pairs"),

@@ -24,6 +24,8 @@ _LABELS: Mapping[str, str] = {
     "base_hybrid": "base hybrid",
     "tuned_dense": "tuned dense",
     "tuned_hybrid": "tuned hybrid",
+    "base_dense_no_prompt": "base dense, no prompt",
+    "tuned_dense_no_prompt": "tuned dense, no prompt",
 }
 COLUMNS: Mapping[str, str] = {
     "recall@1": "R@1",
@@ -85,7 +87,7 @@ def systems_header(columns: Mapping[str, str] = COLUMNS) -> list[str]:
 
 
 def systems_rows(document: Document, columns: Mapping[str, str] = COLUMNS) -> list[list[str]]:
-    """Cells of the systems table: the five known systems first, then others as they come."""
+    """Cells of the systems table: the known systems first, then others as they come."""
     systems: Mapping[str, Mapping[str, float]] = document["systems"]
     known = [name for name in _LABELS if name in systems]
     rows = []
@@ -115,8 +117,9 @@ def systems_table(document: Document) -> Table:
         # the column of intervals folds.
         text = heading.replace("@", "\n@") if i <= last else heading.replace(" [", "\n[")
         table.add_column(text, justify="right" if i else "left", no_wrap=i != last + 1)
-    for row in systems_rows(document):
-        table.add_row(*map(Text, row))  # Text: brackets in a name or an interval are no markup
+    for name, *cells in systems_rows(document):
+        # Text: brackets in a name or an interval are no markup. A label of two parts takes two lines.
+        table.add_row(*map(Text, (name.replace(", ", ",\n"), *cells)))
     return table
 
 

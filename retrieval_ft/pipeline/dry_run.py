@@ -14,10 +14,10 @@ from retrieval_ft.config import Config
 from retrieval_ft.console import stdout
 from retrieval_ft.dataset import Qrels
 from retrieval_ft.mining import mine
+from retrieval_ft.pipeline.fitting import in_batch_only
 from retrieval_ft.pipeline.generate import asking_plan, draft
 from retrieval_ft.pipeline.mine import lexical_rows
 from retrieval_ft.pipeline.prepare import read_checked
-from retrieval_ft.pipeline.train import in_batch_only
 from retrieval_ft.pipeline.workbench import Workbench, encoder_of
 
 _TRIPLETS = 3

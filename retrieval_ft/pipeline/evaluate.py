@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval_ft import artifacts
+from retrieval_ft.config import Config
 from retrieval_ft.dataset import Qrels, Ranking, Split
 from retrieval_ft.evaluation import (
     PerQuery,
+    Verdict,
     compare,
     decide,
     difference_rows,
     evaluate,
     write_trec_run,
 )
-from retrieval_ft.index import FusionSpec, depth_for, fuse
+from retrieval_ft.index import DenseIndex, FusionSpec, depth_for, fuse
+from retrieval_ft.pipeline.general import general_digest, general_sets, measure_general
 from retrieval_ft.pipeline.run import Run, StageRecord
 from retrieval_ft.pipeline.train import CANDIDATE
 from retrieval_ft.pipeline.workbench import Workbench, dense_index, dense_ranking, encoder_of
@@ -30,6 +33,7 @@ GATE_METRIC = "recall@10"
 VERDICT = "verdict.json"
 MODEL = "model"
 _FOLDER = "eval"
+_NO_PROMPT = "_no_prompt"
 _WEIGHTS = [step / 20 for step in range(21)]
 _COMPARED = (
     ("tuned_dense", "base_dense"),
@@ -46,6 +50,8 @@ class Systems:
     dense: Ranking
     hybrid: Ranking
     fusion: FusionSpec
+    no_prompt: Ranking | None = None
+    """Dense, of queries without the model's query prompt; None where it has none."""
 
 
 def choose_fusion(lexical: Ranking, dense: Ranking, qrels: Qrels, *, k: int) -> FusionSpec:
@@ -64,28 +70,54 @@ def choose_fusion(lexical: Ranking, dense: Ranking, qrels: Qrels, *, k: int) -> 
 
 
 def rank_systems(
-    bench: Workbench, encoder: Encoder, *, fusion: FusionSpec | None = None
+    bench: Workbench,
+    encoder: Encoder,
+    *,
+    fusion: FusionSpec | None = None,
+    no_prompt: bool = False,
 ) -> Systems:
     """Rank the test queries by an encoder and by its hybrid with BM25.
 
-    The fusion is chosen on dev where none is given; a dataset without dev gets RRF.
+    The fusion is chosen on dev where none is given; a dataset without dev gets RRF. With `no_prompt`
+    the queries are also ranked without the model's query prompt.
     """
     k = bench.config.evaluation.depth
     depth = depth_for(k)
     whole = dense_index(encoder, bench.dataset.corpus)
 
-    def sides(split: Split) -> tuple[Ranking, Ranking]:
-        queries, corpus = bench.dataset.queries_of(split), bench.corpus_of(split)
-        index = whole if corpus is bench.dataset.corpus else dense_index(encoder, corpus)
-        dense = dense_ranking(encoder, index, queries, k=depth)
+    def dense_of(split: Split) -> DenseIndex:
+        corpus = bench.corpus_of(split)
+        return whole if corpus is bench.dataset.corpus else dense_index(encoder, corpus)
+
+    def sides(split: Split, index: DenseIndex) -> tuple[Ranking, Ranking]:
+        dense = dense_ranking(encoder, index, bench.dataset.queries_of(split), k=depth)
         return bench.lexical_ranking(split, k=depth), dense
 
     if fusion is None:
         fusion = FusionSpec()
         if "dev" in bench.dataset.qrels:
-            fusion = choose_fusion(*sides("dev"), bench.dataset.qrels["dev"], k=k)
-    lexical, dense = sides("test")
-    return Systems(_cut(dense, k), fuse(lexical, dense, spec=fusion, k=k), fusion)
+            found = sides("dev", dense_of("dev"))
+            fusion = choose_fusion(*found, bench.dataset.qrels["dev"], k=k)
+    index = dense_of("test")
+    lexical, dense = sides("test", index)
+    bare = None
+    if no_prompt and encoder.prompts["query"]:
+        queries = bench.dataset.queries_of("test")
+        bare = dense_ranking(without_query_prompt(encoder), index, queries, k=k)
+    return Systems(_cut(dense, k), fuse(lexical, dense, spec=fusion, k=k), fusion, bare)
+
+
+def without_query_prompt(encoder: Encoder) -> Encoder:
+    """The same model as a stack calls it that forgets the query prompt."""
+    from retrieval_ft.encoder.encoder import Encoder
+
+    return Encoder(
+        encoder.model,
+        precision=encoder.precision,
+        prompts={**encoder.prompts, "query": ""},
+        max_length=encoder.max_length,
+        passage_encoder=encoder.passage_encoder,
+    )
 
 
 def evaluate_run(
@@ -101,6 +133,7 @@ def evaluate_run(
             "model": bench.base_digest,
             "lexical": config.lexical.model_dump(mode="json"),
             "evaluation": config.evaluation.model_dump(mode="json"),
+            "general": general_digest(config),
             "seed": config.seed,
         },
         outputs=[_FOLDER, VERDICT, MODEL],
@@ -115,36 +148,19 @@ def promoted_fusion(evaluated: StageRecord) -> FusionSpec:
 
 def _work(run: Run, bench: Workbench, dataset: Mapping[str, Any]) -> dict[str, Any]:
     config, qrels = run.config, bench.dataset.qrels["test"]
-    tuned_encoder = encoder_of(run.folder / CANDIDATE, config.model)
-    base = rank_systems(bench, bench.base)
-    tuned = rank_systems(bench, tuned_encoder, fusion=base.fusion if _made_dev(bench) else None)
-    k = config.evaluation.depth
-    rankings = {
-        "bm25": bench.lexical_ranking("test", k=k),
-        "base_dense": base.dense,
-        "base_hybrid": base.hybrid,
-        "tuned_dense": tuned.dense,
-        "tuned_hybrid": tuned.hybrid,
-    }
+    encoder = encoder_of(run.folder / CANDIDATE, config.model)
+    base = rank_systems(bench, bench.base, no_prompt=True)
+    given = base.fusion if _made_dev(bench) else None
+    tuned = rank_systems(bench, encoder, fusion=given, no_prompt=True)
+    rankings = _rankings(bench, base, tuned)
     per_query = {name: evaluate(ranking, qrels) for name, ranking in rankings.items()}
     rows = difference_rows(
-        per_query,
-        _COMPARED,
-        metrics=(GATE_METRIC, "ndcg@10"),
-        seed=config.seed,
-        resamples=config.evaluation.resamples,
+        per_query, _COMPARED, metrics=(GATE_METRIC, "ndcg@10"), **_resampling(config)
     )
-    dense, hybrid = (
-        compare(
-            per_query[f"tuned_{kind}"],
-            per_query[f"base_{kind}"],
-            metric=GATE_METRIC,
-            seed=config.seed,
-            resamples=config.evaluation.resamples,
-        )
-        for kind in ("dense", "hybrid")
+    verdict = _verdict(per_query, config)
+    general, general_values = measure_general(
+        general_sets(config, bench.dataset), bench.base, encoder, **_resampling(config)
     )
-    verdict = decide(dense, hybrid, metric=GATE_METRIC)
     promoted = verdict.verdict == "promote"
     facts = {
         "verdict": verdict.verdict,
@@ -152,6 +168,7 @@ def _work(run: Run, bench: Workbench, dataset: Mapping[str, Any]) -> dict[str, A
         "systems": {name: found.means() for name, found in per_query.items()},
         "differences": rows,
         "slices": _slices(per_query, dataset["splits"]["unseen_test_queries"]),
+        "general": general,
         "choices": {
             "base_fusion": asdict(base.fusion),
             "tuned_fusion": asdict(tuned.fusion),
@@ -159,7 +176,7 @@ def _work(run: Run, bench: Workbench, dataset: Mapping[str, Any]) -> dict[str, A
         },
         "promoted": "tuned" if promoted else "base",
     }
-    _write(run.folder / _FOLDER, rankings, per_query, facts)
+    _write(run.folder / _FOLDER, rankings, {"": per_query, **general_values}, facts)
     _promote(run, bench, tuned=promoted)
     artifacts.write_json(
         run.folder / VERDICT,
@@ -171,6 +188,36 @@ def _work(run: Run, bench: Workbench, dataset: Mapping[str, Any]) -> dict[str, A
         },
     )
     return facts
+
+
+def _resampling(config: Config) -> dict[str, int]:
+    """What every paired test of a run is given."""
+    return {"seed": config.seed, "resamples": config.evaluation.resamples}
+
+
+def _verdict(per_query: Mapping[str, PerQuery], config: Config) -> Verdict:
+    dense, hybrid = (
+        compare(
+            per_query[f"tuned_{kind}"],
+            per_query[f"base_{kind}"],
+            metric=GATE_METRIC,
+            **_resampling(config),
+        )
+        for kind in ("dense", "hybrid")
+    )
+    return decide(dense, hybrid, metric=GATE_METRIC)
+
+
+def _rankings(bench: Workbench, base: Systems, tuned: Systems) -> dict[str, Ranking]:
+    """Each system by its name; those without the query prompt last."""
+    sides = {"base": base, "tuned": tuned}
+    rankings = {"bm25": bench.lexical_ranking("test", k=bench.config.evaluation.depth)}
+    for name, systems in sides.items():
+        rankings |= {f"{name}_dense": systems.dense, f"{name}_hybrid": systems.hybrid}
+    for name, systems in sides.items():
+        if systems.no_prompt is not None:
+            rankings[f"{name}_dense{_NO_PROMPT}"] = systems.no_prompt
+    return rankings
 
 
 def _made_dev(bench: Workbench) -> bool:
@@ -185,6 +232,7 @@ def _made_dev(bench: Workbench) -> bool:
 
 def _slices(per_query: Mapping[str, PerQuery], unseen: Collection[str]) -> list[dict[str, Any]]:
     """The systems on test queries about documents that training knew, and on the others."""
+    per_query = {name: per_query[name] for name in per_query if not name.endswith(_NO_PROMPT)}
     everyone = next(iter(per_query.values())).query_ids
     parts = {
         "about documents that training knew": set(everyone) - set(unseen),
@@ -208,7 +256,7 @@ def _promote(run: Run, bench: Workbench, *, tuned: bool) -> None:
             shutil.copytree(run.folder / CANDIDATE, fresh, dirs_exist_ok=True)
         return
     from retrieval_ft.export.card import model_card
-    from retrieval_ft.export.model import export_model
+    from retrieval_ft.export.model import export_encoder
 
     base = run.config.model.base
     card = model_card(
@@ -217,29 +265,36 @@ def _promote(run: Run, bench: Workbench, *, tuned: bool) -> None:
         query_prompt=bench.base.prompts["query"],
         max_length=bench.base.max_length,
         facts={"tuned": "no"},
+        separate_passages=bench.base.passage_encoder is not None,
     )
-    export_model(bench.base.serving_model(), target, card=card)
+    export_encoder(bench.base, target, card=card)
 
 
 def _write(
     folder: Path,
     rankings: Mapping[str, Ranking],
-    per_query: Mapping[str, PerQuery],
+    measured: Mapping[str, Mapping[str, PerQuery]],
     facts: Mapping[str, Any],
 ) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    """Write rankings, facts and values per query; `measured` has the target's under no name."""
     with artifacts.atomic_folder(folder) as fresh:
         for name, ranking in rankings.items():
             write_trec_run(fresh / f"{name}.trec", ranking, tag=name)
         artifacts.write_json(fresh / "metrics.json", facts)
-        tables = []
-        for name, found in per_query.items():
-            columns = {"system": [name] * len(found.query_ids), "query_id": list(found.query_ids)}
-            tables.append(pa.table({**columns, **found.values}))
-        with artifacts.atomic_open(fresh / "per_query.parquet") as file:
-            pq.write_table(pa.concat_tables(tables), file)
+        for name, per_query in measured.items():
+            _write_per_query(fresh / "general" / name if name else fresh, per_query)
+
+
+def _write_per_query(folder: Path, per_query: Mapping[str, PerQuery]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tables = []
+    for name, found in per_query.items():
+        columns = {"system": [name] * len(found.query_ids), "query_id": list(found.query_ids)}
+        tables.append(pa.table({**columns, **found.values}))
+    with artifacts.atomic_open(folder / "per_query.parquet") as file:
+        pq.write_table(pa.concat_tables(tables), file)
 
 
 def _cut(ranking: Ranking, k: int) -> Ranking:

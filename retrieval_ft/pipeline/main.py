@@ -13,12 +13,14 @@ from retrieval_ft.config import Config
 from retrieval_ft.console import note
 from retrieval_ft.evaluation import report_markdown
 from retrieval_ft.pipeline.evaluate import evaluate_run
+from retrieval_ft.pipeline.general import general_folders
 from retrieval_ft.pipeline.generate import generate
 from retrieval_ft.pipeline.index import index_run
 from retrieval_ft.pipeline.mine import mine_pairs
 from retrieval_ft.pipeline.prepare import prepare
 from retrieval_ft.pipeline.run import Run, StageRecord, open_run
 from retrieval_ft.pipeline.train import CANDIDATE, train
+from retrieval_ft.pipeline.tune import search_recipe, tuning_facts
 from retrieval_ft.pipeline.workbench import Workbench
 
 _SIZES = ("name", "passages", "train_pairs", "train_queries", "dev_queries", "test_queries")
@@ -26,10 +28,11 @@ _MINED = ("scope", "pairs", "negatives", "origin", "rungs", "dropped", "false_ne
 _PACKAGES = ("torch", "sentence-transformers", "transformers", "faiss-cpu", "numpy", "rank-bm25")
 
 
-def run_all(config: Config, *, resume: bool, command: str) -> dict[str, Any]:
+def run_all(config: Config, *, resume: bool, command: str, tune: int = 0) -> dict[str, Any]:
     """Do every stage that is not done yet and return the document that `--json` prints."""
     with open_run(config, resume=resume) as run:
         artifacts.write_json(run.folder / "env.json", environment())
+        general_folders(config)  # a fault in their names is told now, not after the mining
         # 1. What is trained and measured on, checked and split.
         dataset, prepared = prepare(run)
         bench = Workbench(config, dataset)
@@ -38,7 +41,7 @@ def run_all(config: Config, *, resume: bool, command: str) -> dict[str, Any]:
         _say(prepared, generated)
         # 3. Hard negatives for every train pair.
         # 4. The candidate; checkpoint and soup are chosen on dev. Both again in each further round.
-        mined, trained = _rounds(run, bench, generated)
+        mined, trained = _rounds(run, bench, generated, trials=tune)
         # 5. One look at test; the winner goes to model/.
         evaluated = evaluate_run(run, bench, generated, trained)
         # 6. Its index. After the gate, since the index belongs to the promoted embedder.
@@ -47,7 +50,9 @@ def run_all(config: Config, *, resume: bool, command: str) -> dict[str, Any]:
         return _report(run, command, prepared, generated, mined, trained, evaluated)
 
 
-def _rounds(run: Run, bench: Workbench, generated: StageRecord) -> tuple[StageRecord, StageRecord]:
+def _rounds(
+    run: Run, bench: Workbench, generated: StageRecord, *, trials: int
+) -> tuple[StageRecord, StageRecord]:
     """Mine and train; from the second round on, negatives are mined with the model of the last."""
     tuned: str | None = None
     for number in range(1, run.config.mining.rounds):
@@ -56,6 +61,8 @@ def _rounds(run: Run, bench: Workbench, generated: StageRecord) -> tuple[StageRe
         train(run, bench, pairs, generated, mined, place=place)
         tuned = place + CANDIDATE
     pairs, mined = mine_pairs(run, bench, generated, tuned=tuned)
+    if trials:
+        run = search_recipe(run, bench, pairs, generated, mined, trials=trials)
     return mined, train(run, bench, pairs, generated, mined)
 
 
@@ -112,9 +119,11 @@ def _report(
         "systems": facts["systems"],
         "differences": facts["differences"],
         "slices": facts["slices"],
+        "forgetting": _forgetting(trained.facts, facts["general"]),
         "choices": {"soup_alpha": trained.facts["soup_alpha"], **facts["choices"]},
         "mining": {key: mined.facts[key] for key in _MINED if key in mined.facts},
         "training": _numbers(trained.facts),
+        **tuning_facts(run),
         "truncation": mined.facts["truncation"],
         "command": command,
     }
@@ -132,6 +141,21 @@ def _report(
         work=work,
     )
     return {**document, "stages": run.timings}
+
+
+def _forgetting(trained: Mapping[str, Any], sets: list[dict[str, Any]]) -> dict[str, Any]:
+    """Both axes: the general sets before and after, and the curve of the soup on dev."""
+    general = trained.get("soup_general", {})
+    base = {"target": trained["dev_base"]["recall@10"], "general": trained.get("general_dev_base")}
+    curve = [
+        {"alpha": float(alpha), "target": recall, "general": general.get(alpha)}
+        for alpha, recall in trained["soup_dev"].items()
+    ]
+    return {
+        "sets": sets,
+        "alphas": [*curve, {"alpha": 0.0, **base}],
+        "why": trained.get("soup_why", ""),
+    }
 
 
 def _data(prepared: StageRecord, generated: StageRecord) -> dict[str, Any]:

@@ -91,8 +91,14 @@ def dense_ranking(encoder: Encoder, index: DenseIndex, queries: Queries, *, k: i
     return rank_dense(index, queries, encoder.encode(queries.texts, role="query"), k=k)
 
 
-def encoder_of(path: Path, config: ModelConfig, *, cached: bool = True) -> Encoder:
-    """Load a model folder as the config asks."""
+def encoder_of(
+    path: Path,
+    config: ModelConfig,
+    *,
+    cached: bool = True,
+    passage_encoder: Encoder | None = None,
+) -> Encoder:
+    """Load a model folder as the config asks; passages may be left to another encoder."""
     from retrieval_ft.encoder.encoder import load_encoder
 
     return load_encoder(
@@ -103,6 +109,7 @@ def encoder_of(path: Path, config: ModelConfig, *, cached: bool = True) -> Encod
         query_prompt=config.query_prompt,
         passage_prompt=config.passage_prompt,
         cache_root=embedding_cache() if cached else None,
+        passage_encoder=passage_encoder,
     )
 
 
@@ -136,8 +143,8 @@ def model_digest(path: Path, config: ModelConfig) -> str:
     """sha256 over a model's files (not its card) and the settings it runs under."""
     files = {
         file.relative_to(path).as_posix(): artifacts.sha256_file(file)
-        for pattern in ("*.safetensors", "*.json", "*.txt", "*/*.json", "*/*.safetensors")
-        for file in sorted(path.glob(pattern))
+        for suffix in ("safetensors", "json", "txt")
+        for file in sorted(path.rglob(f"*.{suffix}"))
         if file.name != artifacts.MANIFEST
     }
     settings: dict[str, Any] = config.model_dump(mode="json", exclude={"base"})

@@ -15,6 +15,8 @@ _RATE, _WIDTH = 2e-4, 384
 _MADE_RATE = 5e-5
 """For pairs made from the corpus. On `hpo` (4,000 pairs) dense recall@10 of dev queries went from .805
 to .838 at 5e-5; in another split from .711 to .647 at 2e-4."""
+_LORA = 5
+"""Times the rate of full training: adapters want a higher one (arXiv 2106.09685, app. D)."""
 _EPOCHS = ((3_000, 3), (5_000, 2))
 _BATCH_SHARE, _SMALLEST, _LARGEST = 24, 16, 64
 
@@ -42,6 +44,8 @@ def resolve_recipe(
     mostly_made = 2 * made > pairs
     epochs = next((count for limit, count in _EPOCHS if pairs < limit and not mostly_made), 1)
     rate = _MADE_RATE if mostly_made else _RATE
+    if config.method == "lora":
+        rate *= _LORA
     batch = min(_LARGEST, max(_SMALLEST, pairs // _BATCH_SHARE // 8 * 8))
     return Recipe(
         epochs=config.epochs or epochs,

@@ -19,9 +19,9 @@ def forwards(monkeypatch):
     """The number of texts that each forward pass took."""
     sizes, embed = [], module.embed
 
-    def counted(model, features, precision):
-        sizes.append(len(features["input_ids"]))
-        return embed(model, features, precision)
+    def counted(model, parts, precision):
+        sizes.extend(len(features["input_ids"]) for features in parts)
+        return embed(model, parts, precision)
 
     monkeypatch.setattr(module, "embed", counted)
     return sizes

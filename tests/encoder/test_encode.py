@@ -115,11 +115,11 @@ def out_of_memory_above(monkeypatch, rows):
     """Let forward passes of more rows fail; return the list of the sizes that were tried."""
     tried, embed = [], module.embed
 
-    def wrapped(model, features, precision):
-        tried.append(len(features["input_ids"]))
+    def wrapped(model, parts, precision):
+        tried.append(sum(len(features["input_ids"]) for features in parts))
         if tried[-1] > rows:
             raise torch.OutOfMemoryError("CUDA out of memory (played)")
-        return embed(model, features, precision)
+        return embed(model, parts, precision)
 
     monkeypatch.setattr(module, "embed", wrapped)
     return tried

@@ -321,3 +321,93 @@ def test_hygiene_slices_and_warnings_stand_in_the_report():
     ]
     assert found["Hygiene"][1] == ["near_duplicates", "7", "4,321", ONE_LINE]
     assert {"Few queries.", ONE_LINE, "tier: corpus", "kept: 1,500"} <= set(bullets(markdown))
+
+
+def with_no_prompt():
+    document = full()
+    for name in ("tuned_dense_no_prompt", "base_dense_no_prompt"):
+        document["systems"][name] = dict.fromkeys(MEASURED, 0.777)
+    return document
+
+
+def test_systems_without_the_prompt_come_last_and_have_no_difference():
+    lines = systems_text(with_no_prompt()).splitlines()
+    names = [re.split(r"\s{2,}", line)[0] for line in lines[1:]]
+    assert names == [*LABELS, "base dense, no prompt", "tuned dense, no prompt"]
+    assert "[" not in lines[-1] and "[" not in lines[-2]
+
+
+def test_a_label_of_two_parts_leaves_the_terminal_table_as_wide_as_it_was():
+    shown = on_terminal(with_no_prompt(), 80)
+    assert max(map(len, shown.splitlines())) <= 80
+    assert max(map(len, shown.splitlines())) == max(map(len, on_terminal(full(), 80).splitlines()))
+    assert "tuned dense," in shown and "no prompt" in shown
+    assert shown.count(".777") == 2 * len(HEADINGS)
+
+
+def test_slices_show_the_systems_that_they_hold():
+    document = with_no_prompt()
+    means = {name: {"recall@10": 0.5} for name in KNOWN}
+    document["slices"] = [{"name": "unseen", "queries": 3, "systems": means}]
+    table = tables(report_markdown(document))["Seen and unseen documents, R@10"]
+    assert table == [["test queries", "n", *LABELS], ["unseen", "3", *["0.5000"] * len(KNOWN)]]
+
+
+def forgetting(name="hpo", remark=""):
+    figures = {"recall@10": 0.7, "ndcg@10": 0.5}
+    return {
+        "sets": [
+            {
+                "name": name,
+                "passages": 3000,
+                "dev_queries": 300,
+                "test_queries": 299,
+                "remark": remark,
+                "systems": {"base": figures, "tuned": {"recall@10": 0.68, "ndcg@10": 0.49}},
+                "differences": [
+                    {**difference("tuned", "base", -0.02, -0.04, 0.001), "metric": "recall@10"},
+                    {**difference("tuned", "base", -0.01, -0.03, 0.002), "metric": "ndcg@10"},
+                ],
+            }
+        ],
+        "alphas": [
+            {"alpha": 1.0, "target": 0.8, "general": 0.6},
+            {"alpha": 0.8, "target": 0.79, "general": 0.69},
+            {"alpha": 0.0, "target": 0.5, "general": 0.7},
+        ],
+        "why": "alpha 0.8 is the best of the 1 of 2",
+    }
+
+
+def test_both_axes_and_the_curve_stand_in_the_report():
+    document = {**full(), "forgetting": forgetting()}
+    markdown = report_markdown(document)
+    rows = tables(markdown)["What it forgot"]
+    cut = rows.index(["share of tuned weights", "target dev R@10", "general dev R@10", ""])
+    assert rows[1:cut] == [
+        ["cwe (target)", "600", "938", "R@10", ".022", ".042", "+.000", "[-.030, +.021]", "0.0123"],
+        ["hpo", "299", "3,000", "R@10", ".700", ".680", "-.020", "[-.040, +.001]", "0.0123"],
+        ["hpo", "299", "3,000", "nDCG@10", ".500", ".490", "-.010", "[-.030, +.002]", "0.0123"],
+    ]
+    assert rows[cut + 1 :] == [
+        ["1", ".800", ".600", ""],
+        ["0.8", ".790", ".690", "chosen"],
+        ["0 (base)", ".500", ".700", ""],
+    ]
+    assert "chosen on dev. alpha 0.8 is the best of the 1 of 2." in markdown
+
+
+def test_a_report_without_general_sets_says_so_and_keeps_the_curve():
+    found = forgetting()
+    alphas = [{**row, "general": None} for row in found["alphas"]]
+    document = {**full(), "forgetting": {"sets": [], "alphas": alphas, "why": ""}}
+    markdown = report_markdown(document)
+    assert "Not measured: there was no set of another domain." in markdown
+    assert tables(markdown)["What it forgot"][1] == ["1", ".800", "-", ""]
+
+
+def test_names_and_remarks_of_general_sets_are_text():
+    document = {**full(), "forgetting": forgetting(NASTY, NASTY)}
+    markdown = report_markdown(document)
+    assert {row[0] for row in tables(markdown)["What it forgot"]} >= {ONE_LINE}
+    assert "## What it forgot" not in report_markdown(full())

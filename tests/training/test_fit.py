@@ -1,4 +1,3 @@
-import math
 import threading
 
 import pytest
@@ -6,7 +5,6 @@ import torch
 from tiny_fit import CONFIG, EVERY, STEPS, same, scores
 
 from retrieval_ft.encoder.encoder import load_encoder
-from retrieval_ft.errors import RetrievalFTError
 from retrieval_ft.training.fit import graph_token_budget
 
 
@@ -64,16 +62,6 @@ def test_gradcache_trains_to_nearly_the_same_weights(run):
     second.fit(dev=scores(*values), graph_tokens=1)
     for name, tensor in first.weights().items():
         torch.testing.assert_close(second.weights()[name], tensor, atol=1e-3, rtol=0)
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_ends_the_run_with_its_step(run, value):
-    job = run()
-    with pytest.raises(RetrievalFTError, match=rf"the loss is {value} at step 4; lower") as got:
-        job.fit(at=4, then=lambda loss: loss * value)
-    assert got.value.exit_code == 1
-    assert "training.learning_rate" in str(got.value)
-    assert "model.precision=fp32" in str(got.value)
 
 
 def test_checkpoints_hold_no_pickled_arguments_and_load_as_models(run):

@@ -5,7 +5,7 @@ import signal
 import pytest
 from tiny_fit import CONFIG, EVERY, STEPS, interrupt, same, scores
 
-from retrieval_ft.training.trainer import out_of_patience
+from retrieval_ft.training.watch import out_of_patience
 
 
 @pytest.mark.parametrize("at", [1, 2, EVERY, EVERY + 1, 2 * EVERY, STEPS - 1, STEPS])
@@ -76,13 +76,70 @@ def die(loss):
     raise Killed
 
 
-def test_a_killed_run_resumes_from_its_last_whole_checkpoint(run, whole):
+def truncate(checkpoint):
+    path = checkpoint / "trainer_state.json"
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def flip(checkpoint):
+    path = checkpoint / "optimizer.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncate,
+        flip,
+        lambda checkpoint: (checkpoint / "optimizer.pt").unlink(),
+        lambda checkpoint: (checkpoint / "manifest.json").unlink(),
+        shutil.rmtree,
+    ],
+)
+def test_a_damaged_checkpoint_is_passed_over_with_a_word(run, whole, capsys, damage):
     job = run()
     with pytest.raises(Killed):
-        job.fit(at=8, then=die)
-    shutil.copytree(job.folder / "checkpoint-6", job.folder / "checkpoint-8")
-    (job.folder / "checkpoint-8" / "trainer_state.json").unlink()  # killed while it was written
+        job.fit(at=8, then=die, dev=scores(0.5, 0.4))  # checkpoints 3, the best, and 6
+    damage(job.folder / "checkpoint-6")
     last = run()
+    last.fit(resume=True, dev=scores(0.4, 0.3, 0.2))
+    said = capsys.readouterr().err
+    assert "resuming training from checkpoint 3" in said
+    assert ("passing over a checkpoint: " in said) == (damage is not shutil.rmtree)
+    assert last.loss.steps == STEPS - 3
+    assert same(last.seen[-1], whole.seen[-1])
+
+
+def test_without_its_best_a_checkpoint_is_none(run, whole):
+    with pytest.raises(Killed):
+        run().fit(at=8, then=die, dev=scores(0.5, 0.4))
+    shutil.rmtree(run().folder / "checkpoint-3")
+    last = run()
+    last.fit(resume=True)
+    assert last.loss.steps == STEPS
+    assert same(last.weights(), whole.weights())
+
+
+def test_what_was_left_half_written_or_half_deleted_is_removed(run):
+    with pytest.raises(Killed):
+        run().fit(at=8, then=die)
+    folder = run().folder
+    for leftover in (".checkpoint-8", ".checkpoint-3.old", "checkpoint-9"):
+        (folder / leftover).mkdir()
+        (folder / leftover / "model.safetensors").write_bytes(b"half")
+    last = run()
+    last.fit(resume=True)
+    found = {path.name for path in folder.glob("*checkpoint-*")}
+    assert found == {f"checkpoint-{step}" for step in (last.result.best_step, STEPS)}
+
+
+def test_a_moved_run_resumes(run, whole, tmp_path):
+    with pytest.raises(Killed):
+        run().fit(at=8, then=die)
+    run().folder.rename(tmp_path / "moved")
+    last = run("moved")
     last.fit(resume=True)
     assert last.loss.steps == STEPS - 6
     assert same(last.weights(), whole.weights())

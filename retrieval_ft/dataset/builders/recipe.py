@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from retrieval_ft.dataset.types import Corpus, Dataset, Qrels, Queries, Split
-from retrieval_ft.packages import PackageSource
+from retrieval_ft.packages import PackageSource, open_member
 
 NEAR = 0.8
 """Jaccard similarity of word sets from which two texts count as nearly the same."""
@@ -43,7 +44,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a dataset is made. `rule` says it in words; a new rule gets a new `rule_version`."""
+    """How a dataset is made of one member of one package.
+
+    `rule` says it in words; a new rule gets a new `rule_version`.
+    """
 
     package: PackageSource
     member: str
@@ -56,6 +60,32 @@ class Recipe:
     test: int
     licence_member: str | None = None
     """Text in the package that a copy of the data must carry."""
+
+    @property
+    def packages(self) -> tuple[PackageSource, ...]:
+        """The archives, in the order that `load` and `notice` take them."""
+        return (self.package,)
+
+    @property
+    def origin(self) -> str:
+        """What is read, for `source.json`."""
+        return f"{self.package}, {self.member}"
+
+    def load(self, archives: Sequence[Path]) -> Source:
+        """Read the member."""
+        with open_member(archives[0], self.member) as file:
+            return self.read(file)
+
+    def arrange(self, name: str, source: Source) -> Dataset:
+        """Merge equal texts and split by group, as `assemble` says."""
+        return assemble(name, source, dev=self.dev, test=self.test)
+
+    def notice(self, archives: Sequence[Path]) -> str:
+        """What a copy must carry: attribution, and the licence where it asks for that."""
+        if self.licence_member is None:
+            return self.attribution + "\n"
+        with open_member(archives[0], self.licence_member) as file:
+            return f"{self.attribution}\n\n{file.read().decode().strip()}\n"
 
 
 def fold(text: str) -> str:
