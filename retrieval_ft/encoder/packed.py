@@ -72,9 +72,8 @@ def packed_vectors(model: SentenceTransformer, parts: Sequence[dict[str, Tensor]
 
 
 def _bert(model: SentenceTransformer) -> Any:
-    """The backbone, below adapters where there are any."""
     backbone: Any = model[0].auto_model
-    return backbone.get_base_model() if hasattr(backbone, "peft_config") else backbone
+    return backbone
 
 
 def _flash(device: torch.device) -> bool:

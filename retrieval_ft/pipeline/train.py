@@ -79,7 +79,7 @@ def train(
             "mined": mined.digest,
             "model": bench.base_digest,
             "lexical": config.lexical.model_dump(mode="json"),
-            "training": config.training.model_dump(mode="json"),
+            "training": config.training.model_dump(mode="json", exclude={"report_to"}),
             "general": general_digest(config),
             "seed": config.seed,
         },

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_ft import artifacts
+from retrieval_ft import __version__, artifacts
 from retrieval_ft.config import Config, TrainingConfig
 from retrieval_ft.console import note
 from retrieval_ft.dataset import Pairs
 from retrieval_ft.errors import DependencyError, RetrievalFTError
-from retrieval_ft.pipeline.dry_run import _TRAIN_COST, _forward_tokens_per_second
+from retrieval_ft.pipeline.dry_run import TRAIN_COST, forward_tokens_per_second
 from retrieval_ft.pipeline.fitting import in_batch_only
 from retrieval_ft.pipeline.pool import NDCG, RECALL, Pool
 from retrieval_ft.pipeline.run import Run, StageRecord
@@ -90,7 +90,7 @@ def search_recipe(
         "training": config.training.model_dump(mode="json", exclude={"report_to"}),
         "seed": config.seed,
     }
-    search = artifacts.sha256_json(inputs)[:16]
+    search = artifacts.sha256_json({"version": __version__, **inputs})[:16]
     record = run.stage(
         STAGE,
         inputs={**inputs, "trials": trials},
@@ -283,9 +283,9 @@ def _budget(
     of_epoch = math.ceil(len(pairs) / recipe.batch_size)
     steps = min(recipe.epochs * of_epoch, training.max_steps or math.inf)
     texts = mean["query"] + mean["passage"] * (1 + training.negatives_per_query)
-    tokens = _TRAIN_COST * len(pairs) * steps / of_epoch * texts
+    tokens = TRAIN_COST * len(pairs) * steps / of_epoch * texts
     tokens += training.evaluations * mean["passage"] * len(pool.corpus)
-    seconds = tokens / _forward_tokens_per_second(encoder, bench)
+    seconds = tokens / forward_tokens_per_second(encoder, bench)
     low, high = space.learning_rate
     return (
         f"tuning: {trials} trials of about {steps:,.0f} steps, {seconds / 60:.1f} minutes each "

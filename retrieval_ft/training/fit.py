@@ -21,10 +21,13 @@ from torch import nn
 
 from retrieval_ft.config import TrainingConfig
 from retrieval_ft.console import note
+from retrieval_ft.training.checkpoint import resumable
 from retrieval_ft.training.collate import Collator
 from retrieval_ft.training.loss import BatchLoss
 from retrieval_ft.training.plan import Plan
+from retrieval_ft.training.trackers import trackers
 from retrieval_ft.training.trainer import DevScore, build_trainer
+from retrieval_ft.training.watch import rows_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -40,6 +43,7 @@ class FitResult:
     best_score: float
     seconds: float
     log: tuple[dict[str, float], ...]
+    """One row a logged step; see `rows_of`."""
 
 
 def graph_token_budget(model: SentenceTransformer, *, memory: int, max_length: int) -> int:
@@ -67,6 +71,7 @@ def fit(
     folder: Path,
     seed: int,
     resume: bool,
+    reports: Path | None = None,
 ) -> FitResult:
     """Train `model` in place and leave it at its best dev checkpoint.
 
@@ -81,12 +86,16 @@ def fit(
         folder: for checkpoints.
         seed: of dropout; the batches are in the plan already.
         resume: go on from the last whole checkpoint in `folder`; otherwise the folder is emptied.
+        reports: folder for files of trackers (`report_to`); by default in `folder`.
 
     Raises:
         KeyboardInterrupt: a signal came; a checkpoint was written first.
-        RetrievalFTError: the loss is no longer a number.
+        ConfigError: there is no tracker of a name in `report_to`.
+        DependencyError: the package of a tracker is not installed.
+        RetrievalFTError: the loss is no longer a number or has exploded, or memory does not suffice
+            for one text at a time.
     """
-    checkpoint = _last_checkpoint(folder) if resume else None
+    checkpoint = resumable(folder) if resume else None
     if checkpoint is None and folder.exists():
         shutil.rmtree(folder)
     _prepare(model, dropout=config.dropout)
@@ -104,22 +113,24 @@ def fit(
             seed=seed,
             stop=stop,
         )
-        if checkpoint is None:
-            trainer.train()
-        elif not trainer.take_finished(checkpoint, patience=config.patience):
-            note(f"resuming training from {checkpoint.name.replace('-', ' ')}")
-            trainer.train(resume_from_checkpoint=str(checkpoint))
+        if checkpoint is None or not trainer.take_finished(checkpoint, patience=config.patience):
+            for tracker in trackers(config.report_to, folder=reports or folder / "tensorboard"):
+                trainer.add_callback(tracker)
+            if checkpoint is not None:
+                note(f"resuming training from {checkpoint.name.replace('-', ' ')}")
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop.is_set():
         raise KeyboardInterrupt
+    trainer.load_best()
     state = trainer.state
     model.eval()
     return FitResult(
         steps=state.global_step,
         planned_steps=plan.steps,
-        best_step=int(str(state.best_model_checkpoint).rpartition("-")[2]),
+        best_step=int(state.best_global_step),
         best_score=float(state.best_metric),
         seconds=time.monotonic() - started,
-        log=tuple({k: float(v) for k, v in row.items()} for row in state.log_history),
+        log=rows_of(state.log_history),
     )
 
 
@@ -127,14 +138,6 @@ def _prepare(model: SentenceTransformer, *, dropout: float) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = dropout
-
-
-def _last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole: the Trainer writes its state file last."""
-    whole = [
-        path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()
-    ]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 @contextmanager

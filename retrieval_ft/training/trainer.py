@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,18 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 
 from retrieval_ft.config import TrainingConfig
 from retrieval_ft.console import note
 from retrieval_ft.errors import RetrievalFTError
+from retrieval_ft.training import checkpoint
 from retrieval_ft.training.collate import Collator
 from retrieval_ft.training.loss import BatchLoss
 from retrieval_ft.training.plan import Plan
+from retrieval_ft.training.trainable import load_trained, save_trained
+from retrieval_ft.training.watch import Meter, Watch, exploded, out_of_patience
 
 DevScore = Callable[[], Mapping[str, float]]
 """Scores the model being trained on dev; the key `score` decides which checkpoint is best."""
@@ -31,15 +33,16 @@ DevScore = Callable[[], Mapping[str, float]]
 class PlannedTrainer(SentenceTransformerTrainer):
     """Takes its batches from a plan and its loss from the collated batch."""
 
-    def __init__(
-        self, plan: Plan, collator: Collator, batch_loss: BatchLoss, **rest: Any
-    ) -> None:
+    def __init__(self, plan: Plan, collator: Collator, batch_loss: BatchLoss, **rest: Any) -> None:
         self._plan, self._collator, self._batch_loss = plan, collator, batch_loss
         # The base class wants a dataset; only its length is used.
         rows = Dataset.from_dict({"row": list(range(plan.steps))})
         super().__init__(train_dataset=rows, loss=batch_loss, **rest)
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
+        self._folder = Path(self.args.output_dir)
+        self._meter = Meter(self.args.device)
+        self._loss = torch.zeros(())
 
     def add_model_card_callback(self, *_: Any) -> None:
         """The base class would write examples of its dataset into a card that is never saved."""
@@ -55,37 +58,129 @@ class PlannedTrainer(SentenceTransformerTrainer):
         )
         return self.accelerator.prepare(loader)
 
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """One step; where its batch does not fit in memory, anew in smaller micro-batches.
+
+        Raises:
+            RetrievalFTError: not even one text at a time fits.
+        """
+        self._meter.count(inputs)
+        while True:
+            try:
+                self._loss = super().training_step(model, inputs, num_items_in_batch)
+            except torch.OutOfMemoryError as error:
+                reason = str(error).partition(" GPU ")[0]
+            else:
+                return self._loss
+            # Only here, where the error no longer holds the tensors of the step that failed.
+            self._make_room(reason)
+
+    def _make_room(self, reason: str) -> None:
+        step = self.state.global_step + 1
+        self.model.zero_grad(set_to_none=True)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        # Of several processes the others wait at the middle of this step and cannot do it again.
+        limit = self._batch_loss.shrink() if self.args.world_size == 1 else None
+        if limit is None:
+            raise RetrievalFTError(
+                f"training: out of memory at step {step} ({reason}); lower training.graph_tokens, "
+                "training.max_length or training.batch_size"
+            )
+        note(f"step {step} is done anew after: {reason}")
+        note(f"micro-batches have {limit:,} tokens at most from now on (training.graph_tokens)")
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
     ) -> Any:
-        """The loss of a collated batch.
-
-        Raises:
-            RetrievalFTError: it is not a number.
-        """
+        """The loss of a collated batch."""
         loss = self._batch_loss(inputs)
-        if not torch.isfinite(loss):
-            raise RetrievalFTError(
-                f"training: the loss is {loss.item()} at step {self.state.global_step + 1}; "
-                "lower training.learning_rate or set model.precision=fp32"
-            )
         return (loss, {}) if return_outputs else loss
 
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """Clip the gradient; stop before a step of the optimizer that ruins every weight.
+
+        Raises:
+            RetrievalFTError: the loss or the norm of the gradient is not a number.
+        """
+        norm = super()._clip_grad_norm(model)
+        if not torch.isfinite(norm + self._loss):
+            step = self.state.global_step + 1
+            raise self._failed(
+                f"the loss is {self._loss.item():.4g} at step {step}, its gradient's norm "
+                f"{norm.item():.4g}",
+                good=step - 1,
+            )
+        return norm
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add speed, memory and chance to a row of the log, and judge the loss.
+
+        Raises:
+            RetrievalFTError: the loss has exploded (see `exploded`).
+        """
+        training = "loss" in logs
+        super().log({**logs, **self._meter.read()} if training else logs, start_time)
+        if not training:
+            return
+        sizes = [len(batch) for batch in self._plan.batches]
+        if found := exploded(self.state.log_history, sizes):
+            start, end = found
+            raise self._failed(
+                f"the loss has exploded: {end.loss:.2f} on average in steps {end.first} to {end.last}, "
+                f"where a model that cannot tell has {end.chance:.2f}, after {start.loss:.2f} in steps "
+                f"{start.first} to {start.last}",
+                good=end.first - 1,
+            )
+
+    def _failed(self, what: str, *, good: int) -> RetrievalFTError:
+        """The error for a run that went wrong after a step."""
+        last = checkpoint.newest(self._folder, until=good)
+        where = f"the last good checkpoint is {last}" if last else "no checkpoint was written yet"
+        return RetrievalFTError(
+            f"training: {what}; {where}. Train anew with a lower training.learning_rate (now "
+            f"{self.args.learning_rate:g}), or with model.precision=fp32"
+        )
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint that appears whole: the base class writes it file by file in place."""
+        step = self.state.global_step
+        best = self.state.best_global_step or step
+        staged = checkpoint.staged(self._folder, step)
+        staged.mkdir(parents=True, exist_ok=True)
+        if self.args.should_save:
+            self._save(str(staged))
+        self._save_optimizer_and_scheduler(str(staged))
+        self._save_rng_state(str(staged))
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            self.state.save_to_json(str(staged / TRAINER_STATE_NAME))
+            checkpoint.finish(self._folder, step, best=best)
+        self.accelerator.wait_for_everyone()
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Save the model alone: the base class would add a pickle of its arguments."""
-        self.model.save_pretrained(output_dir, create_model_card=False)
+        """Save what is trained alone: the base class would add a pickle of its arguments."""
+        save_trained(self.model, Path(str(output_dir)))
 
-    def _load_best_model(self) -> None:
-        """Load it or fail: the base class would log the error and keep the last weights."""
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_trained(self.model, Path(resume_from_checkpoint))
 
-    def take_finished(self, checkpoint: Path, *, patience: int) -> bool:
-        """Take state and best weights of a run that patience had ended at this checkpoint, if so."""
-        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    def load_best(self) -> None:
+        """Load the best checkpoint or fail: the base class would keep the last weights.
+
+        By its step, since a run directory may have been moved since it was written.
+        """
+        best = checkpoint.place_of(self._folder, self.state.best_global_step)
+        self._load_from_checkpoint(str(best))
+
+    def take_finished(self, found: Path, *, patience: int) -> bool:
+        """Take the state of a run that patience had ended at this checkpoint, if it had."""
+        state = TrainerState.load_from_json(str(found / TRAINER_STATE_NAME))
         if not out_of_patience(state.log_history, patience=patience):
             return False
         self.state = state
-        self._load_best_model()
         return True
 
 
@@ -101,42 +196,6 @@ class DevEvaluator(SentenceEvaluator):
     def __call__(self, *_: Any, **__: Any) -> dict[str, float]:
         """Score the model as it is now."""
         return dict(self._dev())
-
-
-def out_of_patience(log: Sequence[Mapping[str, float]], *, patience: int) -> bool:
-    """Whether the last `patience` dev evaluations of a log all failed to beat the best before."""
-    scores = [row["eval_score"] for row in log if "eval_score" in row]
-    return bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= patience
-
-
-class Watch(TrainerCallback):
-    """Reports progress, evaluates the last step, and ends the run early.
-
-    Patience is counted from the log, which a checkpoint holds: the Trainer's own callback would
-    count from zero in a resumed run, which could then end elsewhere.
-    """
-
-    def __init__(self, stop: threading.Event, *, patience: int) -> None:
-        self._stop, self._patience = stop, patience
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Ask for a checkpoint where the run ends, after the evaluation if one is due."""
-        if state.global_step == state.max_steps:
-            control.should_save = control.should_evaluate = True
-        if self._stop.is_set():
-            control.should_save = control.should_training_stop = True
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop where dev no longer gets better."""
-        if out_of_patience(state.log_history, patience=self._patience):
-            control.should_training_stop = True
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Print the loss or the dev score."""
-        names = {"loss": "loss", "eval_recall@10": "dev recall@10", "eval_ndcg@10": "dev nDCG@10"}
-        shown = [f"{names[key]} {value:.4f}" for key, value in logs.items() if key in names]
-        if shown:
-            note(f"step {state.global_step} of {state.max_steps}: {', '.join(shown)}")
 
 
 def build_trainer(
@@ -160,16 +219,16 @@ def build_trainer(
         learning_rate=learning_rate,
         warmup_steps=round(config.warmup_share * plan.steps),
         weight_decay=config.weight_decay,
+        optim="adamw_torch_fused",
         max_grad_norm=config.max_grad_norm,
         eval_strategy="steps",
         save_strategy="steps",
         eval_steps=every,
         save_steps=every,
-        save_total_limit=2,
-        load_best_model_at_end=True,
         metric_for_best_model="eval_score",
         greater_is_better=True,
         logging_steps=max(1, every // 4),
+        logging_nan_inf_filter=False,  # looked at before, and the filter would wait for the device
         disable_tqdm=True,
         report_to="none",
         seed=seed,
@@ -182,5 +241,5 @@ def build_trainer(
         model=model,
         args=arguments,
         evaluator=DevEvaluator(dev),
-        callbacks=[Watch(stop, patience=config.patience)],
+        callbacks=[Watch(stop, patience=config.patience, sizes=[len(b) for b in plan.batches])],
     )

@@ -2,9 +2,10 @@ import threading
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_fit import CONFIG, EVERY, STEPS, same, scores
 
-from retrieval_ft.encoder.encoder import load_encoder
+from retrieval_ft.errors import DataError
 from retrieval_ft.training.fit import graph_token_budget
 
 
@@ -64,15 +65,12 @@ def test_gradcache_trains_to_nearly_the_same_weights(run):
         torch.testing.assert_close(second.weights()[name], tensor, atol=1e-3, rtol=0)
 
 
-def test_checkpoints_hold_no_pickled_arguments_and_load_as_models(run):
+def test_checkpoints_hold_what_is_trained_and_no_pickled_arguments(run):
     job = run()
     job.fit()
     assert not list(job.folder.rglob("*.bin"))
-    checkpoint = job.folder / f"checkpoint-{job.result.best_step}"
-    assert (checkpoint / "model.safetensors").is_file()
-    loaded = load_encoder(checkpoint, device="cpu", precision="fp32")
-    assert same(loaded.model.state_dict(), job.weights())
-    assert loaded.prompts == job.encoder.prompts
+    saved = load_file(job.folder / f"checkpoint-{job.result.best_step}" / "model.safetensors")
+    assert same(saved, dict(job.model.named_parameters()))
 
 
 def test_a_best_checkpoint_that_cannot_be_read_is_an_error(run):
@@ -84,7 +82,7 @@ def test_a_best_checkpoint_that_cannot_be_read_is_an_error(run):
             (job.folder / "checkpoint-3" / "model.safetensors").unlink(missing_ok=True)
         return {"score": next(values)}
 
-    with pytest.raises(OSError, match="checkpoint-3"):
+    with pytest.raises(DataError, match="checkpoint-3"):
         job.fit(dev=spoiled)
 
 

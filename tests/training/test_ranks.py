@@ -27,7 +27,6 @@ def test_one_process_is_the_main_one():
 
 def one_step(model_folder, batches, graph_tokens):
     """Loss and summed gradient of each batch."""
-    torch.set_num_threads(1)
     encoder = load_encoder(model_folder, device="cpu", precision="fp32")
     objective = Objective(0.05, bidirectional=True, self_score_margin=0.3)
     loss = BatchLoss(
@@ -52,6 +51,7 @@ def one_step(model_folder, batches, graph_tokens):
 
 def worker(rank, size, folder, model_folder, batches, graph_tokens):
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size
     )
