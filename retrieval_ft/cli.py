@@ -94,11 +94,20 @@ def train(
             help="Search learning rate and epochs on dev by N trainings before the one that counts.",
         ),
     ] = 0,
+    freeze_docs: Annotated[
+        bool,
+        typer.Option(
+            "--freeze-docs",
+            help="Train the query side only (training.freeze_docs): no corpus is encoded anew.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Mine, fine-tune, index, measure, and promote the tuned model if it is better."""
     from retrieval_ft.pipeline.target import resolve_config
 
+    if freeze_docs:
+        overrides = [*(overrides or []), "training.freeze_docs=true"]
     config = resolve_config(target, overrides or [], name=name)
     if dry_run:
         from retrieval_ft.pipeline.dry_run import describe, plan_words

@@ -215,6 +215,26 @@ def _alphas(document: Document) -> list[str]:
     ]
 
 
+def _tuning(document: Document) -> list[str]:
+    found = document.get("tuning")
+    if not found:
+        return []
+    rows = [
+        [
+            f"{trial['number']}",
+            f"{trial['learning_rate']:.3g}",
+            f"{trial['epochs']}",
+            "failed" if trial["failed"] else figure(trial["recall"]),
+            ABSENT if trial["failed"] else figure(trial["ndcg"]),
+            f"{trial['steps']:,}",
+            "chosen" if trial["number"] == found["chosen"]["number"] else "",
+        ]
+        for trial in found["trials"]
+    ]
+    header = ["trial", "learning rate", "epochs", "dev R@10", "dev nDCG@10", "steps", ""]
+    return ["## Search over recipes", "", *_table(header, rows, left=1)]
+
+
 def _hygiene(document: Document) -> list[str]:
     rows = [
         [
@@ -298,6 +318,7 @@ def report_markdown(document: Document) -> str:
         _differences(document),
         _slices(document),
         _forgot(document),
+        _tuning(document),
         _choices(document),
         _hygiene(document),
         _account(document, "pairs", "Pairs"),

@@ -411,3 +411,17 @@ def test_names_and_remarks_of_general_sets_are_text():
     markdown = report_markdown(document)
     assert {row[0] for row in tables(markdown)["What it forgot"]} >= {ONE_LINE}
     assert "## What it forgot" not in report_markdown(full())
+
+
+def test_the_search_over_recipes_names_the_chosen_trial_and_the_failed_one():
+    trial = {"epochs": 2, "ndcg": 0.5, "steps": 40, "failed": False}
+    trials = [
+        {**trial, "number": 0, "learning_rate": 2e-4, "recall": 0.61},
+        {**trial, "number": 1, "learning_rate": 1e-4, "recall": 0.64},
+        {**trial, "number": 2, "learning_rate": 8e-4, "recall": 0.0, "failed": True},
+    ]
+    document = {**minimal(), "tuning": {"chosen": trials[1], "trials": trials}}
+    header, *rows = tables(report_markdown(document))["Search over recipes"]
+    assert [row[header.index("dev R@10")] for row in rows] == [".610", ".640", "failed"]
+    assert [row[-1] for row in rows] == ["", "chosen", ""]
+    assert [row[1] for row in rows] == ["0.0002", "0.0001", "0.0008"]
