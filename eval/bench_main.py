@@ -11,53 +11,23 @@ the train and dev labels: pairs are made from the corpus, labels are used to tes
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = Path(__file__).resolve().parent / "results"
+from common import data_folder, environment, link_home, record, run_job, show
+
 QUICK = ["training.epochs=1", "training.batch_size=512", "training.negatives_per_query=0"]
 QUICK += ["training.max_length=16", "training.evaluations=1", "training.soup_alphas=[1.0]"]
-QUICK += ["model.max_length=32"]
-
-
-def run_job(arguments: list[str], *, home: Path) -> tuple[dict[str, Any], float]:
-    """Run the main job as a process of its own; return its document and its wall seconds."""
-    command = [sys.executable, "-m", "retrieval_ft.train", "--json", *arguments]
-    environment = {**os.environ, "RETRIEVAL_FT_HOME": str(home)}
-    started = time.monotonic()
-    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=False)
-    seconds = time.monotonic() - started
-    if done.returncode not in (0, 4):  # 4: the gate kept the base, which is a result
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}")
-    return json.loads(done.stdout), seconds
+QUICK += ["model.max_length=32", "evaluation.general=[]"]
 
 
 def measure(name: str, *, quick: bool, corpus_only: bool) -> dict[str, Any]:
     """Run the job twice in a fresh folder and flatten what it found."""
-    from retrieval_ft.models import resolve
-    from retrieval_ft.packages import home
-
-    model = resolve("BAAI/bge-small-en-v1.5").path
-    subprocess.run(
-        [sys.executable, "-m", "retrieval_ft", "data", "build", name],
-        cwd=ROOT,
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    data_folder(name)
     config = "quickstart" if name == "cwe" else name
     with tempfile.TemporaryDirectory() as folder:
-        fresh = Path(folder) / "home"
-        fresh.mkdir()
-        (fresh / "models").symlink_to(model.parent)
-        (fresh / "packages").symlink_to(home() / "packages")
+        fresh = link_home(Path(folder) / "home")
         arguments = [f"configs/{config}.yaml", "--set", f"runs={folder}/runs"]
         changes = QUICK if quick else []
         for change in [*changes, *(["data.label_use=test_only"] if corpus_only else [])]:
@@ -82,15 +52,6 @@ def measure(name: str, *, quick: bool, corpus_only: bool) -> dict[str, Any]:
     return {"verdict": document["verdict"], "choices": document["choices"], "figures": figures}
 
 
-def environment() -> dict[str, Any]:
-    """What the figures depend on besides the code."""
-    return {
-        "cpus": os.cpu_count(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-    }
-
-
 def main() -> None:
     """Measure, print, and record a full run under eval/results/."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -111,15 +72,8 @@ def main() -> None:
         **found,
     }
     if not options.quick:
-        RESULTS.mkdir(exist_ok=True)
-        text = json.dumps(document, indent=2) + "\n"
-        name = f"main_{options.set}{'_corpus' if options.corpus_only else ''}.json"
-        (RESULTS / name).write_text(text, encoding="utf-8")
-    if options.json:
-        print(json.dumps(document, indent=2))
-    else:
-        for name, value in found["figures"].items():
-            print(f"{name:50} {value:.4f}")
+        record(f"main_{options.set}{'_corpus' if options.corpus_only else ''}", document)
+    show(document, as_json=options.json)
 
 
 if __name__ == "__main__":

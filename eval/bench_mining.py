@@ -28,7 +28,6 @@ import json
 import re
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -38,10 +37,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_main import RESULTS, ROOT, environment
+from common import MISSING, MODEL, PEERS, ROOT, child, data_folder, environment, record, show
 
-MODEL = "BAAI/bge-small-en-v1.5"
-PEERS = ROOT / ".venv/peers"
 NEGATIVES, DEPTH, SEED, WIDTH, GB = 5, 50, 13, 384, 1e9
 
 
@@ -297,26 +294,16 @@ def memory(passages: int, queries: int) -> dict[str, float]:
 SIDES = {"ours": ours, "st": sentence_transformers, "flag": flag_embedding}
 
 
-def child(side: str, *options: str) -> dict[str, float]:
-    """Run one side in a process of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "found.json"
-        command = [sys.executable, __file__, "--side", side, "--out", str(out), *options]
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        return json.loads(out.read_text())
-
-
 def measure(size: Size, *, quick: bool) -> dict[str, Any]:
     """Run every side and flatten what they found."""
     from retrieval_ft.models import resolve
 
     resolve(MODEL)
     for name in ("hpo", "cwe"):
-        command = [sys.executable, "-m", "retrieval_ft", "data", "build", name]
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        data_folder(name)
     options = ["--quick"] if quick else []
     sides = ["ours", "st", *(["flag"] if PEERS.is_dir() else [])]
-    seconds = {side: child(side, *options) for side in sides}
+    seconds = {side: child(__file__, "--side", side, *options) for side in sides}
     mined, figures = seconds["ours"], {}
     for peer in sides[1:]:
         whole = seconds[peer]["encode"] + seconds[peer]["post"]
@@ -329,15 +316,14 @@ def measure(size: Size, *, quick: bool) -> dict[str, Any]:
         }
     figures |= {f"seconds_{s}_{name}": n for s in sides for name, n in seconds[s].items()}
     for passages in size.synthetic:
-        found = child("memory", "--passages", str(passages), *options)
+        found = child(__file__, "--side", "memory", "--passages", str(passages), *options)
         label = f"{passages // 1_000}k" if passages < 1_000_000 else f"{passages // 1_000_000}m"
         figures |= {f"{name}_{label}": value for name, value in found.items()}
         figures[f"peak_over_embeddings_gb_{label}"] = found["peak_gb"] - found["embeddings_gb"]
-    missing = "missing: run `make peers`"
     return {
         "peers": {
             "sentence-transformers": importlib.metadata.version("sentence-transformers"),
-            "FlagEmbedding": "1.4.2, hn_mine of 1.2.11" if "flag" in sides else missing,
+            "FlagEmbedding": "1.4.2, hn_mine of 1.2.11" if "flag" in sides else MISSING,
         },
         "figures": figures,
     }
@@ -367,16 +353,8 @@ def main() -> None:
         **measure(size, quick=options.quick),
     }
     if not options.quick:
-        RESULTS.mkdir(exist_ok=True)
-        text = json.dumps(document, indent=2) + "\n"
-        (RESULTS / "mining.json").write_text(text, encoding="utf-8")
-    if options.json:
-        print(json.dumps(document, indent=2))
-    else:
-        for name, value in document["figures"].items():
-            print(f"{name:40} {value:.4f}")
-        for name, version in document["peers"].items():
-            print(f"{name:40} {version}")
+        record("mining", document)
+    show(document, as_json=options.json)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from bench_main import QUICK, RESULTS, ROOT, environment, run_job
+from bench_main import QUICK
+from common import ROOT, environment, record, run_job
 
 WAYS: dict[str, list[str]] = {
     "in-batch only": ["training.negatives_per_query=0"],
@@ -112,8 +113,7 @@ def main() -> None:
         },
     }
     if not options.quick:
-        text = json.dumps(document, indent=2) + "\n"
-        (RESULTS / "negatives.json").write_text(text, encoding="utf-8")
+        record("negatives", document)
     if options.json:
         print(json.dumps(document, indent=2))
         return
