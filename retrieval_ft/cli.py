@@ -45,6 +45,21 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def led(command: Callable[..., None]) -> Callable[..., None]:
+    """Under torchrun or accelerate launch, let the first process run a command and the others help."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        from retrieval_ft.pipeline.workers import is_first, launched, lead_or_follow
+
+        if launched() and not kwargs.get("dry_run"):
+            raise typer.Exit(lead_or_follow(functools.partial(command, *args, **kwargs)))
+        if is_first():
+            command(*args, **kwargs)
+
+    return run
+
+
 app = typer.Typer(
     name="retrieval-ft",
     help="From a folder of documents to a better retriever, with proof.",
@@ -76,6 +91,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 @app.command()
 @guarded
+@led
 def train(
     target: Target = None,
     overrides: Overrides = None,
@@ -130,6 +146,7 @@ def train(
 
 @app.command()
 @guarded
+@led
 def mine(
     target: Target = None, overrides: Overrides = None, name: Name = None, as_json: Json = False
 ) -> None:
@@ -143,6 +160,7 @@ def mine(
 
 @app.command()
 @guarded
+@led
 def evaluate(
     target: Target = None,
     overrides: Overrides = None,
@@ -161,6 +179,7 @@ def evaluate(
 
 @app.command()
 @guarded
+@led
 def index(
     target: Target = None,
     overrides: Overrides = None,

@@ -5,6 +5,7 @@ The stage, the search over recipes and the benchmarks all train what is built he
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -284,7 +285,7 @@ def _graph_tokens(encoder: Encoder, *, max_length: int) -> int:
 
     from retrieval_ft.training.fit import graph_token_budget
 
-    memory = psutil.virtual_memory().total
+    memory = psutil.virtual_memory().total // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if encoder.device.type == "cuda":
         memory = torch.cuda.get_device_properties(encoder.device).total_memory
     return graph_token_budget(encoder.model, memory=memory, max_length=max_length)

@@ -22,9 +22,11 @@ from retrieval_ft.pipeline.run import Run, StageRecord, open_run
 from retrieval_ft.pipeline.train import CANDIDATE, train
 from retrieval_ft.pipeline.tune import search_recipe, tuning_facts
 from retrieval_ft.pipeline.workbench import Workbench
+from retrieval_ft.pipeline.workers import check_device
 
 _SIZES = ("name", "passages", "train_pairs", "train_queries", "dev_queries", "test_queries")
 _MINED = ("scope", "pairs", "negatives", "origin", "rungs", "dropped", "false_negatives", "denoise")
+_VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "CUDA_VISIBLE_DEVICES", "WORLD_SIZE")
 _PACKAGES = ("torch", "sentence-transformers", "transformers", "faiss-cpu", "numpy", "rank-bm25")
 
 
@@ -32,6 +34,7 @@ def run_all(config: Config, *, resume: bool, command: str, tune: int = 0) -> dic
     """Do every stage that is not done yet and return the document that `--json` prints."""
     with open_run(config, resume=resume) as run:
         artifacts.write_json(run.folder / "env.json", environment())
+        check_device(config.model.device)
         general_folders(config)  # a fault in their names is told now, not after the mining
         # 1. What is trained and measured on, checked and split.
         dataset, prepared = prepare(run)
@@ -91,11 +94,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "packages": {name: version(name) for name in _PACKAGES},
-        "variables": {
-            name: os.environ[name]
-            for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "CUDA_VISIBLE_DEVICES")
-            if name in os.environ
-        },
+        "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
     }
 
 

@@ -19,7 +19,14 @@ from retrieval_ft.pipeline.general import general_digest, general_sets
 from retrieval_ft.pipeline.pool import RECALL, Pool
 from retrieval_ft.pipeline.run import Run, StageRecord
 from retrieval_ft.pipeline.soup import soup
-from retrieval_ft.pipeline.workbench import Workbench, dense_index, dense_ranking, encoder_of
+from retrieval_ft.pipeline.workbench import (
+    Workbench,
+    dense_index,
+    dense_ranking,
+    encoder_of,
+    source_of,
+)
+from retrieval_ft.pipeline.workers import Fit, run_fit
 
 if TYPE_CHECKING:
     from retrieval_ft.encoder.encoder import Encoder
@@ -152,7 +159,6 @@ def fit_encoder(
     folder: Path,
 ) -> tuple[FitResult, dict[str, Any]]:
     """Train an encoder in place on mined pairs, checkpoints in `folder`; also facts of the job."""
-    from retrieval_ft.training.fit import fit
     from retrieval_ft.training.trainable import make_plain, set_trainable
 
     trained = set_trainable(encoder.model, training, seed=run.config.seed)
@@ -161,19 +167,19 @@ def fit_encoder(
         f"training: {job.facts['pairs']:,} pairs, {job.plan.steps:,} steps, "
         f"batch {job.recipe.batch_size}"
     )
-    result = fit(
-        encoder.model,
-        job.plan,
+    fitting = Fit(
+        source=source_of(bench.base_path, run.config.model),
+        training=training,
+        plan=job.plan,
         collator=job.collator,
-        loss=job.loss,
-        dev=lambda: pool.score(encoder),
-        config=training,
+        graph_tokens=job.facts["graph_tokens"],
         learning_rate=job.recipe.learning_rate,
         folder=folder,
         seed=run.config.seed,
         resume=run.resume,
-        reports=run.folder / "checkpoints/tensorboard" / folder.name,
     )
+    reports = run.folder / "checkpoints/tensorboard" / folder.name
+    result = run_fit(fitting, encoder, dev=lambda: pool.score(encoder), reports=reports)
     make_plain(encoder.model)
     return result, {**job.facts, "weights_trained": trained, "dev_passages": len(pool.corpus)}
 

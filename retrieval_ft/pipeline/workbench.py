@@ -14,6 +14,7 @@ from retrieval_ft.dataset import Corpus, Dataset, Queries, Ranking, Split
 from retrieval_ft.index import DenseIndex, LexicalIndex, LexicalSpec, rank_dense, rank_lexical
 from retrieval_ft.models import resolve
 from retrieval_ft.packages import home
+from retrieval_ft.pipeline.workers import Source, shared
 
 if TYPE_CHECKING:
     from retrieval_ft.encoder.encoder import Encoder
@@ -98,28 +99,34 @@ def encoder_of(
     cached: bool = True,
     passage_encoder: Encoder | None = None,
 ) -> Encoder:
-    """Load a model folder as the config asks; passages may be left to another encoder."""
-    from retrieval_ft.encoder.encoder import load_encoder
+    """Load a model folder as the config asks; passages may be left to another encoder.
 
-    return load_encoder(
+    With the embedding cache it is for a model that stays as it is, and other processes may help it.
+    """
+    source = source_of(path, config)
+    cache = embedding_cache() if cached else None
+    encoder = source.load(cache_root=cache, passage_encoder=passage_encoder)
+    return shared(encoder, source) if cached and passage_encoder is None else encoder
+
+
+def source_of(path: Path, config: ModelConfig) -> Source:
+    """A model folder under the settings of a config."""
+    return Source(
         path,
-        device=config.device,
-        precision=config.precision,
-        max_length=config.max_length,
-        query_prompt=config.query_prompt,
-        passage_prompt=config.passage_prompt,
-        cache_root=embedding_cache() if cached else None,
-        passage_encoder=passage_encoder,
+        {
+            "device": config.device,
+            "precision": config.precision,
+            "max_length": config.max_length,
+            "query_prompt": config.query_prompt,
+            "passage_prompt": config.passage_prompt,
+        },
     )
 
 
 def serving_encoder(path: Path, config: ModelConfig) -> Encoder:
     """Load a model folder as a search will: the prompts and the length are the ones saved in it."""
-    from retrieval_ft.encoder.encoder import load_encoder
-
-    return load_encoder(
-        path, device=config.device, precision=config.precision, cache_root=embedding_cache()
-    )
+    source = Source(path, {"device": config.device, "precision": config.precision})
+    return shared(source.load(cache_root=embedding_cache()), source)
 
 
 def embedding_cache() -> Path:

@@ -21,6 +21,7 @@ from torch import nn
 
 from retrieval_ft.config import TrainingConfig
 from retrieval_ft.console import note
+from retrieval_ft.ranks import any_says, from_main, ranks, share_weights, wait_for_all
 from retrieval_ft.training.checkpoint import resumable
 from retrieval_ft.training.collate import Collator
 from retrieval_ft.training.loss import BatchLoss
@@ -75,6 +76,10 @@ def fit(
 ) -> FitResult:
     """Train `model` in place and leave it at its best dev checkpoint.
 
+    Of several processes (see `ranks`) each calls this with the same arguments. They train one model
+    on the same batches, each encoding its share of the texts; only the first writes, scores dev and
+    reports, and a signal to any of them ends all at the same step.
+
     Args:
         model: the model to train; `loss` and `collator` belong to it.
         plan: every batch, in order.
@@ -95,9 +100,8 @@ def fit(
         RetrievalFTError: the loss is no longer a number or has exploded, or memory does not suffice
             for one text at a time.
     """
-    checkpoint = resumable(folder) if resume else None
-    if checkpoint is None and folder.exists():
-        shutil.rmtree(folder)
+    checkpoint = from_main(lambda: _start_from(folder, resume=resume))
+    share_weights(model)
     _prepare(model, dropout=config.dropout)
     started = time.monotonic()
     with _signals() as stop:
@@ -114,14 +118,16 @@ def fit(
             stop=stop,
         )
         if checkpoint is None or not trainer.take_finished(checkpoint, patience=config.patience):
-            for tracker in trackers(config.report_to, folder=reports or folder / "tensorboard"):
+            names = config.report_to if ranks().main else ()
+            for tracker in trackers(names, folder=reports or folder / "tensorboard"):
                 trainer.add_callback(tracker)
             if checkpoint is not None:
                 note(f"resuming training from {checkpoint.name.replace('-', ' ')}")
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if stop.is_set():
+    if any_says(stop.is_set()):
         raise KeyboardInterrupt
     trainer.load_best()
+    wait_for_all()  # what comes next may delete the checkpoints
     state = trainer.state
     model.eval()
     return FitResult(
@@ -132,6 +138,14 @@ def fit(
         seconds=time.monotonic() - started,
         log=rows_of(state.log_history),
     )
+
+
+def _start_from(folder: Path, *, resume: bool) -> Path | None:
+    """The checkpoint to go on from; where there is none, the folder is emptied."""
+    checkpoint = resumable(folder) if resume else None
+    if checkpoint is None and folder.exists():
+        shutil.rmtree(folder)
+    return checkpoint
 
 
 def _prepare(model: SentenceTransformer, *, dropout: float) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
@@ -19,6 +20,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback, Tra
 from retrieval_ft.config import TrainingConfig
 from retrieval_ft.console import note
 from retrieval_ft.errors import RetrievalFTError
+from retrieval_ft.ranks import ranks, sum_gradients, wait_for_all
 from retrieval_ft.training import checkpoint
 from retrieval_ft.training.collate import Collator
 from retrieval_ft.training.loss import BatchLoss
@@ -31,13 +33,19 @@ DevScore = Callable[[], Mapping[str, float]]
 
 
 class PlannedTrainer(SentenceTransformerTrainer):
-    """Takes its batches from a plan and its loss from the collated batch."""
+    """Takes its batches from a plan and its loss from the collated batch.
+
+    Each of several processes is given every batch, whole (see `BatchLoss`), so nothing is wrapped in
+    torch's DistributedDataParallel and no loader is cut into shards.
+    """
 
     def __init__(self, plan: Plan, collator: Collator, batch_loss: BatchLoss, **rest: Any) -> None:
         self._plan, self._collator, self._batch_loss = plan, collator, batch_loss
         # The base class wants a dataset; only its length is used.
         rows = Dataset.from_dict({"row": list(range(plan.steps))})
         super().__init__(train_dataset=rows, loss=batch_loss, **rest)
+        self._who = ranks()
+        self.model._is_accelerate_prepared = True  # accelerate wraps no model that has its mark
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         self._folder = Path(self.args.output_dir)
@@ -56,7 +64,7 @@ class PlannedTrainer(SentenceTransformerTrainer):
             collate_fn=lambda items: self._collator(items[0]),
             pin_memory=torch.cuda.is_available(),
         )
-        return self.accelerator.prepare(loader)
+        return loader if self._who.size > 1 else self.accelerator.prepare(loader)
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
@@ -67,12 +75,17 @@ class PlannedTrainer(SentenceTransformerTrainer):
             RetrievalFTError: not even one text at a time fits.
         """
         self._meter.count(inputs)
+        if self._who.size > 1:
+            # A dropout of its own for each process, the same in a resumed run with no state to save.
+            facts = (self.args.seed, self.state.global_step, self._who.rank)
+            torch.manual_seed(int(np.random.SeedSequence(facts).generate_state(1)[0]))
         while True:
             try:
                 self._loss = super().training_step(model, inputs, num_items_in_batch)
             except torch.OutOfMemoryError as error:
                 reason = str(error).partition(" GPU ")[0]
             else:
+                sum_gradients(list(self.model.parameters()), self._who)
                 return self._loss
             # Only here, where the error no longer holds the tensors of the step that failed.
             self._make_room(reason)
@@ -83,7 +96,7 @@ class PlannedTrainer(SentenceTransformerTrainer):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         # Of several processes the others wait at the middle of this step and cannot do it again.
-        limit = self._batch_loss.shrink() if self.args.world_size == 1 else None
+        limit = self._batch_loss.shrink() if self._who.size == 1 else None
         if limit is None:
             raise RetrievalFTError(
                 f"training: out of memory at step {step} ({reason}); lower training.graph_tokens, "
@@ -148,17 +161,14 @@ class PlannedTrainer(SentenceTransformerTrainer):
         """Write a checkpoint that appears whole: the base class writes it file by file in place."""
         step = self.state.global_step
         best = self.state.best_global_step or step
-        staged = checkpoint.staged(self._folder, step)
-        staged.mkdir(parents=True, exist_ok=True)
-        if self.args.should_save:
+        if self._who.main:
+            staged = checkpoint.staged(self._folder, step)
             self._save(str(staged))
-        self._save_optimizer_and_scheduler(str(staged))
-        self._save_rng_state(str(staged))
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
+            self._save_optimizer_and_scheduler(str(staged))
+            self._save_rng_state(str(staged))
             self.state.save_to_json(str(staged / TRAINER_STATE_NAME))
             checkpoint.finish(self._folder, step, best=best)
-        self.accelerator.wait_for_everyone()
+        wait_for_all()
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Save what is trained alone: the base class would add a pickle of its arguments."""
@@ -194,7 +204,7 @@ class DevEvaluator(SentenceEvaluator):
         self._dev = dev
 
     def __call__(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Score the model as it is now."""
+        """Score the model as it is now; of several processes the first is asked, and tells the others."""
         return dict(self._dev())
 
 
@@ -230,6 +240,7 @@ def build_trainer(
         logging_steps=max(1, every // 4),
         logging_nan_inf_filter=False,  # looked at before, and the filter would wait for the device
         disable_tqdm=True,
+        dataloader_drop_last=True,  # said of a loader that is not used; else a warning about it
         report_to="none",
         seed=seed,
         use_cpu=torch.device(model.device).type == "cpu",

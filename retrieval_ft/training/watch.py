@@ -15,6 +15,7 @@ import torch
 from transformers import TrainerCallback
 
 from retrieval_ft.console import note
+from retrieval_ft.ranks import any_says
 
 _FIRST_PAIRS = 128
 _LAST_PAIRS, _LAST_STEPS = 640, 20
@@ -182,7 +183,8 @@ class Watch(TrainerCallback):
         """Ask for a checkpoint where the run ends, after the evaluation if one is due."""
         if state.global_step == state.max_steps:
             control.should_save = control.should_evaluate = True
-        if self._stop.is_set():
+        if any_says(self._stop.is_set()):
+            self._stop.set()  # a signal to one process ends all of them at this step
             control.should_save = control.should_training_stop = True
         # A checkpoint has the log up to its step; the first pairs have a row of their own.
         if control.should_save or state.global_step == self._first:
