@@ -25,3 +25,14 @@ def encoder(model_folder):
     from retrieval_ft.encoder.encoder import load_encoder
 
     return load_encoder(model_folder, device="cpu", precision="fp32")
+
+
+@pytest.fixture
+def one_thread():
+    """Torch on one thread: what is done side by side on a CPU then goes one after another."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -25,6 +25,7 @@ from retrieval_ft.encoder.precision import (
     choose_device,
     choose_precision,
 )
+from retrieval_ft.encoder.threads import cores, side_by_side
 from retrieval_ft.errors import DependencyError
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ PASSAGES = "passages"
 
 _BLOCK = 16_384
 """Texts that are tokenized, encoded and stored in the cache together."""
-_NUMERICS = 2
+_CAST = 8
+"""Batches for which the weights are cast once."""
+_NUMERICS = 3
 """Counts changes of the computation that change the last bits of a vector: old ones are not mixed in."""
 _BUDGET = {"cpu": 2_048, "cuda": 131_072}
 """Padded tokens of one batch. On CPU larger batches leave the caches of the processor: bge-small
@@ -150,17 +153,39 @@ class Encoder:
     def _embed(self, tokens: Tokens, *, advance: Callable[[int], None]) -> npt.NDArray[np.float32]:
         out = np.empty((len(tokens.ids), self.dimension), np.float32)
         pending = token_batches(tokens.lengths, budget=self.token_budget)[::-1]
-        # One autocast around all batches: the weights are cast once, not once a batch.
-        with _inference(self.model), self.precision.autocast(self.device):
-            while pending:
-                rows = pending.pop()
-                vectors = self._forward([tokens.ids[i] for i in rows])
-                if vectors is None:
-                    pending = self._smaller(tokens.lengths, rows, pending)
-                    continue
-                out[rows] = vectors
-                advance(len(rows))
+        with _inference(self.model):
+            if cores(self.device) > 1:
+                for rows, found in self._on_cores(tokens, pending[::-1]):
+                    out[rows] = found
+                    advance(len(rows))
+                return out
+            # One autocast around all batches: the weights are cast once, not once a batch.
+            with self.precision.autocast(self.device):
+                while pending:
+                    rows = pending.pop()
+                    vectors = self._forward([tokens.ids[i] for i in rows])
+                    if vectors is None:
+                        pending = self._smaller(tokens.lengths, rows, pending)
+                        continue
+                    out[rows] = vectors
+                    advance(len(rows))
         return out
+
+    def _on_cores(
+        self, tokens: Tokens, batches: list[npt.NDArray[np.int64]]
+    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+        """Rows and vectors of several batches at a time, each core with its own."""
+        at_once = cores(self.device)
+        size = max(1, min(_CAST, len(batches) // at_once))
+        items = [batches[start : start + size] for start in range(0, len(batches), size)]
+
+        def work(item: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.float32]:
+            parts = [pad([tokens.ids[i] for i in rows], pad_id=self.pad_id) for rows in item]
+            with torch.inference_mode():
+                return torch.cat(embed(self.model, parts, self.precision)).numpy()
+
+        for item, vectors in zip(items, side_by_side(work, items, at_once=at_once), strict=True):
+            yield np.concatenate(item), vectors
 
     def _forward(self, rows: Sequence[npt.NDArray[np.int32]]) -> npt.NDArray[np.float32] | None:
         """Embed one batch; None where it does not fit in memory and can be made smaller."""

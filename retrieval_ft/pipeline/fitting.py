@@ -150,6 +150,7 @@ def _collator(
 ) -> tuple[Collator, Tokens]:
     """The collator over what the pairs name, and the tokens of their passages."""
     from retrieval_ft.encoder.batching import tokenize
+    from retrieval_ft.encoder.threads import cores
     from retrieval_ft.training.collate import Collator
 
     dataset, model, prompts = bench.dataset, encoder.model, encoder.prompts
@@ -171,7 +172,7 @@ def _collator(
         passage_tokens=_by_id(passages.ids, passage_tokens.ids),
         qrels=known_positives(dataset, pairs),
         pad_id=encoder.pad_id,
-        token_budget=min(encoder.token_budget, budget),
+        token_budget=min(encoder.token_budget * cores(encoder.device), budget),
         view_tokens=dict(zip(views, view_tokens.ids, strict=True)),
         bare_query_tokens=_by_id(queries.ids, bare) if bare else {},
         cluster_of={p: number[name] for name, row in near.members.items() for p in row},

@@ -7,15 +7,18 @@ Source: GradCache, https://arxiv.org/abs/2101.06983.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
+from sentence_transformers.base.losses.gradcache import RandContext
 from torch import Tensor, nn
 
 from retrieval_ft.encoder.encoder import embed
 from retrieval_ft.encoder.precision import Precision
+from retrieval_ft.encoder.threads import cores, side_by_side
 from retrieval_ft.ranks import Ranks, gather_rows, ranks
 from retrieval_ft.training.objective import Objective
 
@@ -26,10 +29,11 @@ if TYPE_CHECKING:
 class BatchLoss(nn.Module):
     """The training loss over a collated batch.
 
-    Where the batch's activations fit (`graph_tokens`), the graph of every micro-batch is kept and
-    nothing is computed twice; a larger batch is done by GradCache: vectors first without a graph,
-    then the gradient of each vector is carried through a second forward pass, micro-batch by
-    micro-batch. Both give the gradient of the plain computation.
+    The vectors come first, then the loss and its gradient by each vector, and that is carried back
+    through the model, micro-batch by micro-batch. Where the batch's activations fit (`graph_tokens`),
+    the graph of every micro-batch is kept and nothing is computed twice; a larger batch is done by
+    GradCache, which computes each micro-batch's graph anew. Both give the gradient of the plain
+    computation.
 
     Of several processes each encodes its share of the batch's texts and sees the vectors of all; the
     sum of their gradients (`sum_gradients`) is the gradient that one process would have.
@@ -63,15 +67,21 @@ class BatchLoss(nn.Module):
         who = ranks()
         counts = [len(features["input_ids"]) for features in batch["micro_batches"]]
         micro = self._cut(_share(batch["micro_batches"], who))
-        tokens = sum(features["input_ids"].numel() for features in micro)
-
-        def score(vectors: Sequence[Tensor]) -> Tensor:
-            own = torch.cat([self._no_vector, *vectors])
-            return self._score(gather_rows(own, counts, who), batch)
-
-        if tokens <= self.graph_tokens and micro:
-            return score(self._embed(micro))
-        return self._grad_cache(micro, score)
+        train = torch.is_grad_enabled()
+        keep = sum(features["input_ids"].numel() for features in micro) <= self.graph_tokens
+        job = _Passes(self.model, self.precision, micro, graph=train and keep)
+        leaves = [part.detach().requires_grad_() for part in job.vectors()]
+        with torch.enable_grad():
+            own = torch.cat([self._no_vector, *leaves])
+            loss = self._score(gather_rows(own, counts, who), batch)
+        if not train:
+            return loss.detach()
+        gradients = torch.autograd.grad(loss, leaves) if leaves else ()
+        carrier = loss.detach().requires_grad_()
+        carrier.register_hook(  # type: ignore[no-untyped-call]
+            lambda upstream: job.backward([gradient * upstream for gradient in gradients])
+        )
+        return carrier * 1.0
 
     def shrink(self) -> int | None:
         """After a batch did not fit in memory: halve the micro-batches from now on, by GradCache.
@@ -88,13 +98,17 @@ class BatchLoss(nn.Module):
         return self._limit
 
     def _cut(self, micro: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-        """Micro-batches cut to the limit, the order of their rows unchanged."""
+        """Micro-batches cut to the limit, and evenly for the cores; the order of rows unchanged."""
         pieces: list[dict[str, Tensor]] = []
+        at_once = cores(torch.device(self.model.device))
         for features in micro:
             rows, width = features["input_ids"].shape
             size = rows if self._limit is None else max(1, min(rows, self._limit // width))
-            for start in range(0, rows, size):
-                pieces.append({k: tensor[start : start + size] for k, tensor in features.items()})
+            ends = features["attention_mask"].sum(1).cumsum(0)
+            shares = torch.arange(1, at_once) * int(ends[-1]) / at_once
+            cuts = {0, *range(0, rows, size), *torch.searchsorted(ends, shares).tolist(), rows}
+            for start, end in itertools.pairwise(sorted(cuts)):
+                pieces.append({name: tensor[start:end] for name, tensor in features.items()})
         shapes = (tuple(features["input_ids"].shape) for features in pieces)
         sizes = ((rows, rows * width) for rows, width in shapes)
         self._largest = max(sizes, key=lambda size: size[1], default=(0, 0))
@@ -104,10 +118,6 @@ class BatchLoss(nn.Module):
     def _no_vector(self) -> Tensor:
         """What a process without a text of its own brings: float32 [0, d]."""
         return torch.empty((0, self.model.get_embedding_dimension()), device=self.model.device)
-
-    def _embed(self, micro: Sequence[dict[str, Tensor]]) -> list[Tensor]:
-        with _trainable_attention(self.model):
-            return embed(self.model, micro, self.precision)
 
     def _score(self, vectors: Tensor, batch: Mapping[str, Any]) -> Tensor:
         texts = vectors[batch["place"]]
@@ -121,32 +131,73 @@ class BatchLoss(nn.Module):
             teacher=batch.get("teacher"),
         )
 
-    def _grad_cache(
-        self, micro: list[dict[str, Tensor]], score: Callable[[Sequence[Tensor]], Tensor]
-    ) -> Tensor:
-        from sentence_transformers.base.losses.gradcache import RandContext
 
-        states, parts = [], []
-        with torch.no_grad():
-            for features in micro:
-                states.append(RandContext(features["input_ids"]))
-                parts += self._embed([features])
-        leaves = [part.requires_grad_() for part in parts]
-        with torch.enable_grad():
-            loss = score(leaves)
-        if not torch.is_grad_enabled():
-            return loss.detach()
-        gradients = torch.autograd.grad(loss, leaves) if leaves else ()
+class _Passes:
+    """The forward and backward passes of a batch's micro-batches, one a core on a CPU.
 
-        def second_pass(upstream: Tensor) -> None:
-            for features, state, gradient in zip(micro, states, gradients, strict=True):
-                with state, torch.enable_grad():
-                    vectors = self._embed([features])
-                    torch.autograd.backward(vectors, [gradient * upstream])
+    The gradients of micro-batches are added up in their order, so that the sum does not depend on which
+    of them was done first. Dropout draws from one stream: with it the passes go one after another.
+    """
 
-        carrier = loss.detach().requires_grad_()
-        carrier.register_hook(second_pass)  # type: ignore[no-untyped-call]
-        return carrier * 1.0
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        precision: Precision,
+        micro: Sequence[dict[str, Tensor]],
+        *,
+        graph: bool,
+    ) -> None:
+        self._model, self._precision, self._micro, self._graph = model, precision, micro, graph
+        self._weights = [weight for weight in model.parameters() if weight.requires_grad]
+        self._drops = model.training and any(
+            module.p > 0 for module in model.modules() if isinstance(module, nn.Dropout)
+        )
+        self._at_once = 1 if self._drops else cores(torch.device(model.device))
+        self._states: list[RandContext] = []
+        self._kept: list[Tensor] = []
+
+    def vectors(self) -> list[Tensor]:
+        """Vectors of each micro-batch, with their graph where it is kept."""
+
+        def forward(features: dict[str, Tensor]) -> Tensor:
+            if self._drops and not self._graph:
+                self._states.append(RandContext(features["input_ids"]))
+            with torch.set_grad_enabled(self._graph):
+                return embed(self._model, [features], self._precision)[0]
+
+        with _trainable_attention(self._model):
+            self._kept = list(side_by_side(forward, self._micro, at_once=self._at_once))
+        return self._kept
+
+    def backward(self, gradients: Sequence[Tensor]) -> None:
+        """Add to the weights' gradients what these gradients of the vectors make of them."""
+
+        def back(number: int) -> tuple[Tensor | None, ...]:
+            with self._states[number] if self._states else nullcontext(), torch.enable_grad():
+                features = [self._micro[number]]
+                again = None if self._graph else embed(self._model, features, self._precision)
+                vectors = self._kept[number] if again is None else again[0]
+                return torch.autograd.grad(
+                    vectors, self._weights, gradients[number], allow_unused=True
+                )
+
+        with _trainable_attention(self._model):
+            numbers = range(len(self._micro))
+            for found in side_by_side(back, numbers, at_once=self._at_once):
+                self._add(found)
+
+    def _add(self, found: Sequence[Tensor | None]) -> None:
+        sums, more = [], []
+        for weight, gradient in zip(self._weights, found, strict=True):
+            if gradient is None:
+                continue
+            if weight.grad is None:
+                weight.grad = gradient.clone()
+            else:
+                sums.append(weight.grad)
+                more.append(gradient)
+        if sums:
+            torch._foreach_add_(sums, more)
 
 
 def _share(micro: Sequence[dict[str, Tensor]], who: Ranks) -> list[dict[str, Tensor]]:

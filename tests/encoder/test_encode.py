@@ -125,7 +125,9 @@ def out_of_memory_above(monkeypatch, rows):
     return tried
 
 
-def test_out_of_memory_halves_the_batch_and_gives_the_same_vectors(encoder, monkeypatch, capsys):
+def test_out_of_memory_halves_the_batch_and_gives_the_same_vectors(
+    encoder, monkeypatch, capsys, one_thread
+):
     texts = [" ".join(tiny.WORDS[: 1 + i % 20]) for i in range(100)]
     expected = encoder.encode(texts, role="passage")
     encoder.token_budget = 32 * 24
@@ -140,7 +142,7 @@ def test_out_of_memory_halves_the_batch_and_gives_the_same_vectors(encoder, monk
     assert max(tried[before:]) <= 10  # the smaller budget is kept
 
 
-def test_one_row_that_does_not_fit_is_an_error(encoder, monkeypatch):
+def test_one_row_that_does_not_fit_is_an_error(encoder, monkeypatch, one_thread):
     tried = out_of_memory_above(monkeypatch, 0)
     with pytest.raises(torch.OutOfMemoryError):
         encoder.encode(TEXTS, role="passage")

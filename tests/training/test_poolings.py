@@ -111,7 +111,7 @@ def test_the_gradient_is_that_of_texts_passed_one_by_one(job, pairs, collator_of
     ours = loss(batch)
     assert ours.item() == pytest.approx(plain.item(), abs=1e-5)
     assert expected.abs().max() > 0.05
-    torch.testing.assert_close(gradient(model, ours), expected, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(gradient(model, ours), expected, atol=3e-6, rtol=1e-4)
 
 
 def test_a_trained_model_is_exported_and_loaded_to_the_same_vectors(job, folder, tmp_path):
