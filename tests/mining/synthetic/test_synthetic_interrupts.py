@@ -11,8 +11,10 @@ import pytest
 from chat_server import check_sums, obliging
 
 CODE = """
+import signal
 import sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts without
 from chat_server import PASSAGES, scrub
 from retrieval_ft.config import SyntheticConfig
 from retrieval_ft.mining.synthetic import write_queries
