@@ -168,6 +168,7 @@ def train_ours(work: Work, size: Size) -> Any:
     from retrieval_ft.pipeline.fitting import training_job
     from retrieval_ft.pipeline.workbench import encoder_of
     from retrieval_ft.training.fit import fit
+    from retrieval_ft.training.loss import BatchLoss
 
     config = work.bench.config
     encoder = encoder_of(work.bench.base_path, config.model, cached=False)
@@ -179,7 +180,7 @@ def train_ours(work: Work, size: Size) -> Any:
             encoder.model,
             job.plan,
             collator=job.collator,
-            loss=job.loss,
+            loss=BatchLoss.of(encoder, config.training, graph_tokens=job.facts["graph_tokens"]),
             dev=lambda: {"score": 0.0},
             config=config.training,
             learning_rate=job.recipe.learning_rate,

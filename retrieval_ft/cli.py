@@ -248,14 +248,14 @@ def models_fetch(name: str, as_json: Json = False) -> None:
 @data_app.command("build")
 @guarded
 def data_build(
-    name: Annotated[str, typer.Argument(help="cwe or hpo.")],
+    name: Annotated[str, typer.Argument(help="cwe, hpo, pycode or pycode-small.")],
     out: Annotated[Path | None, typer.Option(help="Folder; default: data/NAME.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Build a data set from its pinned package."""
-    from retrieval_ft.dataset.builders import build
+    """Build a data set from its pinned packages."""
+    from retrieval_ft.dataset.builders import BUILT, build
 
-    folder = out or Path("data") / name
+    folder = out or BUILT / name
     facts = build(name, folder)
     _print({"schema_version": 1, "folder": str(folder), **facts}, as_json, _yaml)
 

@@ -7,13 +7,14 @@ while folders saved by 5.4 and later are read by neither.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from retrieval_ft import artifacts
 
 Pooling = Literal["cls", "mean", "lasttoken"]
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 LAYOUT_VERSION = 1
 
 _POOLING_KEYS = {
@@ -32,6 +33,12 @@ _BERT_SPECIAL_TOKENS = {
     "sep_token": "[SEP]",
     "unk_token": "[UNK]",
 }
+
+
+def has_place_for(modules: Sequence[str]) -> bool:
+    """Whether the layout has a place for a model of modules of these kinds."""
+    kinds = [kind for _, kind in _MODULES]
+    return list(modules) in (kinds, kinds[:2])
 
 
 def write_portable(

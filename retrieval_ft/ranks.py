@@ -128,7 +128,7 @@ def gather_rows(own: Tensor, counts: list[int], who: Ranks) -> Tensor:
     start = 0
     for count in counts:
         for rank, mine in enumerate(rows):
-            mine += range(start + rank, start + count, who.size)
+            mine += [start + row for row in Ranks(rank, who.size).rows(count)]
         start += count
     padded = own.new_zeros((max(map(len, rows)), own.shape[1]))
     padded[: len(own)] = own.detach()

@@ -321,10 +321,11 @@ def embed(
     device = torch.device(model.device)
     moved = [{k: v.to(device, non_blocking=True) for k, v in part.items()} for part in parts]
     with precision.autocast(device):
-        if packable(model, bf16=precision.name == "bf16"):
-            vectors = packed_vectors(model, moved)
-        else:
-            vectors = [model(features)["sentence_embedding"] for features in moved]
+        packed = packable(model, bf16=precision.name == "bf16")
+        vectors = [
+            packed_vectors(model, part) if packed else model(part)["sentence_embedding"]
+            for part in moved
+        ]
     return [torch.nn.functional.normalize(found.float(), dim=-1) for found in vectors]
 
 

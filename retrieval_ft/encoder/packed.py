@@ -8,19 +8,20 @@ padded computation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from retrieval_ft.portable import POOLINGS, has_place_for
+
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 _Attend = Callable[[Any, Tensor, Tensor, Tensor], Tensor]
 """(module, query, key, value), each [tokens, heads, d], to what they attend to, of that shape."""
-_POOLINGS = ("cls", "mean", "lasttoken")
 
 
 def packable(model: SentenceTransformer, *, bf16: bool = False) -> bool:
@@ -28,47 +29,34 @@ def packable(model: SentenceTransformer, *, bf16: bool = False) -> bool:
 
     On a GPU it must run in bf16 on one that FlashAttention supports, without dropout in attention.
     """
-    kinds = [type(module).__name__ for module in model]
-    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+    if not has_place_for([type(module).__name__ for module in model]):
         return False
     bert, device = _bert(model), torch.device(model.device)
-    config = bert.config
-    if device.type != "cpu" and not (bf16 and _flash(device) and not _attention_dropout(bert)):
-        return False
     return (
         type(bert).__name__ == "BertModel"
-        and not config.is_decoder
-        and not config.add_cross_attention
-        and model[1].pooling_mode in _POOLINGS
+        and not bert.config.is_decoder
+        and not bert.config.add_cross_attention
+        and model[1].pooling_mode in POOLINGS
         and bool(model[1].include_prompt)
+        and (device.type == "cpu" or (bf16 and _flash(device) and not _attention_dropout(bert)))
     )
 
 
-def packed_vectors(model: SentenceTransformer, parts: Sequence[dict[str, Tensor]]) -> list[Tensor]:
-    """Pooled vectors of padded micro-batches, not yet normalised.
-
-    The embedding table is read once for all of them: its gradient is as large as the table, however
-    few of its rows are used.
+def packed_vectors(model: SentenceTransformer, features: dict[str, Tensor]) -> Tensor:
+    """Pooled vectors of a padded micro-batch, not yet normalised.
 
     Args:
-        model: for which `packable` holds, on the device of the parts.
-        parts: `input_ids` and `attention_mask`, int64 [rows, length], padded on the right, rows of
-            one length next to each other.
+        model: for which `packable` holds, on the device of the features.
+        features: `input_ids` and `attention_mask`, int64 [rows, length], padded on the right, rows
+            of one length next to each other.
 
     Returns:
-        For each part float [rows, d].
+        Float [rows, d].
     """
-    bert = _bert(model)
-    masks = [part["attention_mask"].bool() for part in parts]
-    lengths = [part["attention_mask"].sum(1) for part in parts]
-    words = bert.embeddings.word_embeddings(
-        torch.cat([part["input_ids"][mask] for part, mask in zip(parts, masks, strict=True)])
-    )
-    shares = torch.split(words, [int(part.sum()) for part in lengths])
-    return [
-        _pool(_hidden(bert, share, part), part, model[1].pooling_mode)
-        for share, part in zip(shares, lengths, strict=True)
-    ]
+    bert, mask = _bert(model), features["attention_mask"]
+    lengths = mask.sum(1)
+    words = bert.embeddings.word_embeddings(features["input_ids"][mask.bool()])
+    return _pool(_hidden(bert, words, lengths), lengths, model[1].pooling_mode)
 
 
 def _bert(model: SentenceTransformer) -> Any:

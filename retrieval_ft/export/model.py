@@ -14,14 +14,18 @@ import torch
 from retrieval_ft import artifacts
 from retrieval_ft.encoder.encoder import PASSAGES
 from retrieval_ft.errors import ConfigError
-from retrieval_ft.portable import Pooling, write_bert_tokenizer, write_portable
+from retrieval_ft.portable import (
+    POOLINGS,
+    Pooling,
+    has_place_for,
+    write_bert_tokenizer,
+    write_portable,
+)
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from retrieval_ft.encoder.encoder import Encoder
-
-_EXPORTABLE = ("cls", "mean", "lasttoken")
 
 
 def export_encoder(encoder: Encoder, folder: Path, *, card: str) -> None:
@@ -79,16 +83,16 @@ def check_exportable(model: SentenceTransformer) -> Pooling:
             model carries unmerged adapters.
     """
     kinds = [type(module).__name__ for module in model]
-    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+    if not has_place_for(kinds):
         raise ConfigError(
             f"a model of {' + '.join(kinds)} cannot be exported; Transformer + Pooling, with or "
             "without Normalize, can"
         )
     mode = model[1].pooling_mode
-    if mode not in _EXPORTABLE or not model[1].include_prompt:
+    if mode not in POOLINGS or not model[1].include_prompt:
         raise ConfigError(
             f"pooling {mode!r} (include_prompt={model[1].include_prompt}) cannot be exported; "
-            f"{', '.join(_EXPORTABLE)} over the whole input can"
+            f"{', '.join(POOLINGS)} over the whole input can"
         )
     if hasattr(model[0].model, "peft_config"):
         raise ConfigError("the model carries adapters; merge them into a plain model to export it")

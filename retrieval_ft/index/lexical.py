@@ -255,6 +255,8 @@ class LexicalIndex:
         order.check_k(k)
         asked = self._numbers(queries)
         blocks = [asked[first:last] for first, last in pairwise(self._blocks(asked))]
+        if len(blocks) == 1:
+            return self._block(blocks[0], k=k)
         with ThreadPoolExecutor(_THREADS) as pool:  # most of the work is outside Python
             return list(
                 chain.from_iterable(pool.map(lambda block: self._block(block, k=k), blocks))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retrieval_ft import config as configs
-from retrieval_ft.config import Config
+from retrieval_ft.config import Config, TrainingConfig
 from retrieval_ft.console import stdout
 from retrieval_ft.dataset import Qrels
 from retrieval_ft.mining import mine
@@ -19,6 +19,9 @@ from retrieval_ft.pipeline.generate import asking_plan, draft
 from retrieval_ft.pipeline.mine import lexical_rows
 from retrieval_ft.pipeline.prepare import read_checked
 from retrieval_ft.pipeline.workbench import Workbench, encoder_of
+
+if TYPE_CHECKING:
+    from retrieval_ft.training.recipe import Recipe
 
 _TRIPLETS = 3
 _SAMPLE = 200
@@ -48,17 +51,11 @@ def describe(config: Config) -> dict[str, Any]:
         hidden_size=encoder.model[0].auto_model.config.hidden_size,
         made=sum(len(dataset.views.get(q, {})) for q in dataset.qrels["train"].query_ids),
     )
-    whole = recipe.epochs * -(-pairs // recipe.batch_size)
-    steps = min(whole, training.max_steps or whole)
     mean = {role: float(tokens.lengths.mean()) for role, tokens in lengths.items()}
     cut = min(training.max_length, encoder.max_length)
     passage = float(np.minimum(lengths["passage"].lengths, cut).mean())
-    trained = (
-        pairs
-        * recipe.epochs
-        * steps
-        / whole
-        * (mean["query"] + passage * (1 + training.negatives_per_query))
+    steps, trained = training_cost(
+        training, recipe, pairs=pairs, query_tokens=mean["query"], passage_tokens=passage
     )
     pool = min(len(corpus), training.dev_passages)
     encoded = 2 * mean["passage"] * len(corpus) + 2 * mean["query"] * len(dataset.queries)
@@ -87,6 +84,29 @@ def describe(config: Config) -> dict[str, Any]:
         },
         "first_triplets": _triplets(bench, encoder),
     }
+
+
+def training_cost(
+    training: TrainingConfig,
+    recipe: Recipe,
+    *,
+    pairs: int,
+    query_tokens: float,
+    passage_tokens: float,
+) -> tuple[int, float]:
+    """Optimizer steps of a training, and the tokens that they train on.
+
+    Args:
+        training: the settings.
+        recipe: what they leave open.
+        pairs: to train on.
+        query_tokens: mean tokens of a query.
+        passage_tokens: mean tokens of a passage.
+    """
+    whole = recipe.epochs * -(-pairs // recipe.batch_size)
+    steps = min(whole, training.max_steps or whole)
+    texts = query_tokens + passage_tokens * (1 + training.negatives_per_query)
+    return steps, pairs * recipe.epochs * steps / whole * texts
 
 
 def forward_tokens_per_second(encoder: Any, bench: Workbench) -> float:

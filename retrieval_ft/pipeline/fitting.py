@@ -1,4 +1,4 @@
-"""From mined pairs to a training job: recipe, plan of batches, collator and loss, as the config asks.
+"""From mined pairs to a training job: recipe, plan of batches and collator, as the config asks.
 
 The stage, the search over recipes and the benchmarks all train what is built here.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from retrieval_ft.encoder.batching import Tokens
     from retrieval_ft.encoder.encoder import Encoder
     from retrieval_ft.training.collate import Collator, Column, Teacher
-    from retrieval_ft.training.loss import BatchLoss
     from retrieval_ft.training.plan import Plan
     from retrieval_ft.training.recipe import Recipe
 
@@ -38,7 +37,6 @@ class Job:
 
     plan: Plan
     collator: Collator
-    loss: BatchLoss
     recipe: Recipe
     facts: dict[str, Any]
 
@@ -57,8 +55,6 @@ def training_job(
     Raises:
         ConfigError: the settings ask for what the pairs do not have.
     """
-    from retrieval_ft.training.loss import BatchLoss
-    from retrieval_ft.training.objective import Objective
     from retrieval_ft.training.plan import plan_batches
     from retrieval_ft.training.recipe import resolve_recipe
 
@@ -85,12 +81,6 @@ def training_job(
     collator, passages = _collator(
         bench, pairs, encoder, training=training, length=length, budget=budget
     )
-    loss = BatchLoss(
-        encoder.model,
-        precision=encoder.precision,
-        objective=Objective.of(training),
-        graph_tokens=budget,
-    )
     facts = {
         "pairs": len(pairs),
         **asdict(recipe),
@@ -98,7 +88,7 @@ def training_job(
         "max_length": length,
         "truncated_passages": float(passages.truncated.mean()) if passages.ids else 0.0,
     }
-    return Job(plan, collator, loss, recipe, facts)
+    return Job(plan, collator, recipe, facts)
 
 
 def in_batch_only(pairs: Pairs, dataset: Dataset) -> tuple[Pairs, int]:
@@ -157,7 +147,7 @@ def _collator(
     queries = dataset.queries_of("train")
     named = {p for pair in pairs.items for p in (pair.positive_id, *_negatives(pair.negatives))}
     passages = dataset.corpus.select(named)
-    views = {(q, p): text for q, row in dataset.views.items() for p, text in row.items()}
+    views = _views(pairs, dataset)
 
     def tokens(texts: Sequence[str], prompt: str) -> Tokens:
         return tokenize(model, texts, prompt=prompt, max_length=length)
@@ -176,10 +166,16 @@ def _collator(
         view_tokens=dict(zip(views, view_tokens.ids, strict=True)),
         bare_query_tokens=_by_id(queries.ids, bare) if bare else {},
         cluster_of={p: number[name] for name, row in near.members.items() for p in row},
-        frozen=_FrozenPassages(bench) if training.freeze_docs else None,
+        frozen=_FrozenPassages(bench, views) if training.freeze_docs else None,
         teacher=_teacher(bench, pairs, training),
     )
     return collator, passage_tokens
+
+
+def _views(pairs: Pairs, dataset: Dataset) -> dict[Column, str]:
+    """The text that stands for the positive of a pair, where there is one, by query and passage."""
+    columns = ((pair.query_id, pair.positive_id) for pair in pairs.items)
+    return {(q, p): dataset.views[q][p] for q, p in columns if p in dataset.views.get(q, {})}
 
 
 def _by_id(
@@ -195,10 +191,9 @@ def _negatives(negatives: Sequence[Any]) -> list[str]:
 class _FrozenPassages:
     """The base model's vectors of passages and views, for training of the query side alone."""
 
-    def __init__(self, bench: Workbench) -> None:
+    def __init__(self, bench: Workbench, views: Mapping[Column, str]) -> None:
         self._corpus = bench.dataset.corpus
         self._vectors = bench.base.encode(self._corpus.passages, role="passage")
-        views = {(q, p): text for q, row in bench.dataset.views.items() for p, text in row.items()}
         vectors = bench.base.encode(list(views.values()), role="passage")
         self._views = dict(zip(views, vectors, strict=True))
 

@@ -17,7 +17,7 @@ import numpy as np
 from retrieval_ft.config import Config, DataConfig
 from retrieval_ft.console import note
 from retrieval_ft.dataset import Corpus, Dataset, Qrels, beir
-from retrieval_ft.dataset.builders import BUILDERS, SOURCE, build
+from retrieval_ft.dataset.builders import BUILDERS, BUILT, SOURCE, build
 from retrieval_ft.errors import ConfigError, DataError
 from retrieval_ft.evaluation import PerQuery, difference_rows
 from retrieval_ft.pipeline.pool import NDCG, RECALL, Pool
@@ -40,7 +40,6 @@ _RELEVANT = POOL // 3
 """Relevant passages of a sample at most, so that a third of the pool at least is drawn at random."""
 _SAME = 0.1
 """Share of passages in common, of the smaller corpus, from which a set is no other domain."""
-_BUILT = Path("data")
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def general_folders(config: Config) -> dict[str, Path]:
     target = source_folder(config.data).resolve()
     named = config.evaluation.general
     if named == "auto":
-        here = {name: _BUILT / name for name in sorted(BUILDERS)}
+        here = {name: BUILT / name for name in sorted(BUILDERS)}
         # As it stands: it is not brought up to date, since that may need the network.
         return {
             name: folder
@@ -190,8 +189,8 @@ def measure_general(
 
 def _named_folder(place: str) -> Path:
     if place in BUILDERS:
-        build(place, _BUILT / place)
-        return _BUILT / place
+        build(place, BUILT / place)
+        return BUILT / place
     if not (Path(place) / "corpus.jsonl").is_file():
         near = difflib.get_close_matches(place, BUILDERS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""

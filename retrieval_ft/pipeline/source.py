@@ -15,7 +15,7 @@ from typing import Any
 from retrieval_ft import artifacts
 from retrieval_ft.config import Config, DataConfig
 from retrieval_ft.dataset import SPLITS, Corpus, Dataset, Document, Queries, beir
-from retrieval_ft.dataset.builders import build
+from retrieval_ft.dataset.builders import BUILT, build
 from retrieval_ft.dataset.chunking import Chunker, collect
 from retrieval_ft.dataset.hygiene import BoilerplateCounter, Check
 from retrieval_ft.dataset.labels import names_ids, read_labels
@@ -24,7 +24,6 @@ from retrieval_ft.dataset.readers import detect_format, read_documents
 from retrieval_ft.errors import ConfigError, DataError
 
 Rows = tuple[Mapping[str, Any], ...]
-_BUILT = Path("data")
 _SPECIAL_TOKENS = 2
 _LAYOUT = {"corpus.jsonl", "queries.jsonl", "views.jsonl"} | {f"qrels/{s}.tsv" for s in SPLITS}
 _NOTHING = Dataset("", Corpus((), (), ()), Queries((), ()), {})
@@ -62,7 +61,7 @@ def source_folder(data: DataConfig) -> Path:
     """The place that a config names; a built-in set is built first if need be."""
     if data.builder is None:
         return Path(data.path or data.labels or "")
-    folder = _BUILT / data.builder
+    folder = BUILT / data.builder
     build(data.builder, folder)
     return folder
 

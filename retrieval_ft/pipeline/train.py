@@ -78,21 +78,30 @@ def train(
     place: str = "",
 ) -> StageRecord:
     """Fine-tune, choose on dev, and leave the candidate in `checkpoints/tuned` below `place`."""
-    config = run.config
     return run.stage(
         f"{place}train",
         inputs={
-            "dataset": prepared.digest,
-            "mined": mined.digest,
-            "model": bench.base_digest,
-            "lexical": config.lexical.model_dump(mode="json"),
-            "training": config.training.model_dump(mode="json", exclude={"report_to"}),
-            "general": general_digest(config),
-            "seed": config.seed,
+            **training_inputs(run, bench, prepared, mined),
+            "general": general_digest(run.config),
         },
         outputs=[place + CANDIDATE, place + LOG],
         work=lambda key: _work(run, bench, pairs, key, place),
     )
+
+
+def training_inputs(
+    run: Run, bench: Workbench, prepared: StageRecord, mined: StageRecord
+) -> dict[str, Any]:
+    """What a training depends on, but for the general sets: these matter to the soup alone."""
+    config = run.config
+    return {
+        "dataset": prepared.digest,
+        "mined": mined.digest,
+        "model": bench.base_digest,
+        "lexical": config.lexical.model_dump(mode="json"),
+        "training": config.training.model_dump(mode="json", exclude={"report_to"}),
+        "seed": config.seed,
+    }
 
 
 def _work(run: Run, bench: Workbench, pairs: Pairs, key: str, place: str) -> dict[str, Any]:

@@ -7,12 +7,11 @@ number and the trials before it: an interrupted or a longer search goes on where
 from __future__ import annotations
 
 import copy
-import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,12 +20,15 @@ from retrieval_ft.config import Config, TrainingConfig
 from retrieval_ft.console import note
 from retrieval_ft.dataset import Pairs
 from retrieval_ft.errors import DependencyError, RetrievalFTError
-from retrieval_ft.pipeline.dry_run import TRAIN_COST, forward_tokens_per_second
+from retrieval_ft.pipeline.dry_run import TRAIN_COST, forward_tokens_per_second, training_cost
 from retrieval_ft.pipeline.fitting import in_batch_only
 from retrieval_ft.pipeline.pool import NDCG, RECALL, Pool
 from retrieval_ft.pipeline.run import Run, StageRecord
-from retrieval_ft.pipeline.train import dev_pool, fit_encoder, trainee
+from retrieval_ft.pipeline.train import dev_pool, fit_encoder, trainee, training_inputs
 from retrieval_ft.pipeline.workbench import Workbench, encoder_of
+
+if TYPE_CHECKING:
+    from retrieval_ft.training.recipe import Recipe
 
 STAGE = "tune"
 TRIALS = "tuning/trials.jsonl"
@@ -81,15 +83,7 @@ def search_recipe(
         DependencyError: optuna is not installed.
         RetrievalFTError: the training under the recipe's own values failed.
     """
-    config = run.config
-    inputs = {
-        "dataset": prepared.digest,
-        "mined": mined.digest,
-        "model": bench.base_digest,
-        "lexical": config.lexical.model_dump(mode="json"),
-        "training": config.training.model_dump(mode="json", exclude={"report_to"}),
-        "seed": config.seed,
-    }
+    inputs = training_inputs(run, bench, prepared, mined)
     search = artifacts.sha256_json({"version": __version__, **inputs})[:16]
     record = run.stage(
         STAGE,
@@ -99,7 +93,7 @@ def search_recipe(
     )
     best = record.facts["chosen"]
     tuned = copy.copy(run)  # the same records, and what follows under this config
-    tuned.config = _with(config, learning_rate=best["learning_rate"], epochs=best["epochs"])
+    tuned.config = _with(run.config, learning_rate=best["learning_rate"], epochs=best["epochs"])
     return tuned
 
 
@@ -133,9 +127,11 @@ def _work(run: Run, bench: Workbench, pairs: Pairs, *, search: str, trials: int)
     check_optuna()
     folder = run.folder / "tuning" / search
     pool = dev_pool(bench, size=run.config.training.dev_passages)
-    space = _space(run.config.training, bench, pairs)
+    recipe = _recipe(run.config.training, bench, pairs)
+    space = _space(run.config.training, recipe)
     done = _finished(folder)[:trials]
-    note(_budget(run, bench, pairs, pool, space, trials=trials, done=len(done)))
+    cost = _cost(run, bench, recipe, pairs=len(pairs), pool=len(pool.corpus))
+    note(_budget(cost, space, trials=trials, done=len(done)))
     for number in range(len(done), trials):
         rate, epochs = propose(space, done, seed=run.config.seed)
         trial = _try(run, bench, pairs, pool, place=folder, number=number, rate=rate, epochs=epochs)
@@ -153,12 +149,11 @@ def _work(run: Run, bench: Workbench, pairs: Pairs, *, search: str, trials: int)
     return {"chosen": asdict(best), "space": asdict(space), "trials": rows}
 
 
-def _space(training: TrainingConfig, bench: Workbench, pairs: Pairs) -> Space:
+def _space(training: TrainingConfig, recipe: Recipe) -> Space:
     """A quarter to four times the recipe's rate, half to one and a half times its epochs.
 
     With `max_steps` the epochs stay as they are.
     """
-    recipe = _recipe(training, bench, pairs)
     rate, epochs = recipe.learning_rate, recipe.epochs
     around = 0 if training.max_steps else max(1, epochs // 2)
     return Space(
@@ -168,7 +163,7 @@ def _space(training: TrainingConfig, bench: Workbench, pairs: Pairs) -> Space:
     )
 
 
-def _recipe(training: TrainingConfig, bench: Workbench, pairs: Pairs) -> Any:
+def _recipe(training: TrainingConfig, bench: Workbench, pairs: Pairs) -> Recipe:
     from retrieval_ft.training.recipe import resolve_recipe
 
     pairs, made = in_batch_only(pairs, bench.dataset)
@@ -260,19 +255,11 @@ def _finished(folder: Path) -> list[Trial]:
     return found
 
 
-def _budget(
-    run: Run,
-    bench: Workbench,
-    pairs: Pairs,
-    pool: Pool,
-    space: Space,
-    *,
-    trials: int,
-    done: int,
-) -> str:
-    """What the search will cost, in words, from a second of the model."""
+def _cost(
+    run: Run, bench: Workbench, recipe: Recipe, *, pairs: int, pool: int
+) -> tuple[int, float]:
+    """Steps of a trial and its seconds, from a second of the model."""
     training = run.config.training
-    recipe = _recipe(training, bench, pairs)
     encoder = encoder_of(bench.base_path, run.config.model, cached=False)
     lengths = {
         "query": encoder.tokenize(bench.dataset.queries_of("train").texts[:_SAMPLE], "query"),
@@ -280,15 +267,19 @@ def _budget(
     }
     cut = min(training.max_length, encoder.max_length)
     mean = {role: float(np.minimum(found.lengths, cut).mean()) for role, found in lengths.items()}
-    of_epoch = math.ceil(len(pairs) / recipe.batch_size)
-    steps = min(recipe.epochs * of_epoch, training.max_steps or math.inf)
-    texts = mean["query"] + mean["passage"] * (1 + training.negatives_per_query)
-    tokens = TRAIN_COST * len(pairs) * steps / of_epoch * texts
-    tokens += training.evaluations * mean["passage"] * len(pool.corpus)
-    seconds = tokens / forward_tokens_per_second(encoder, bench)
+    steps, trained = training_cost(
+        training, recipe, pairs=pairs, query_tokens=mean["query"], passage_tokens=mean["passage"]
+    )
+    tokens = TRAIN_COST * trained + training.evaluations * mean["passage"] * pool
+    return steps, tokens / forward_tokens_per_second(encoder, bench)
+
+
+def _budget(cost: tuple[int, float], space: Space, *, trials: int, done: int) -> str:
+    """What the search will cost, in words."""
+    steps, seconds = cost
     low, high = space.learning_rate
     return (
-        f"tuning: {trials} trials of about {steps:,.0f} steps, {seconds / 60:.1f} minutes each "
+        f"tuning: {trials} trials of about {steps:,} steps, {seconds / 60:.1f} minutes each "
         f"({done} are done), then the training itself; learning rate {low:g} to {high:g}, epochs "
         f"{space.epochs[0]} to {space.epochs[1]}, judged by recall@10 on dev"
     )

@@ -67,19 +67,12 @@ class Fit:
         """Train an encoder, which `set_trainable` has made ready, in this process."""
         from retrieval_ft.training.fit import fit
         from retrieval_ft.training.loss import BatchLoss
-        from retrieval_ft.training.objective import Objective
 
-        loss = BatchLoss(
-            encoder.model,
-            precision=encoder.precision,
-            objective=Objective.of(self.training),
-            graph_tokens=self.graph_tokens,
-        )
         return fit(
             encoder.model,
             self.plan,
             collator=self.collator,
-            loss=loss,
+            loss=BatchLoss.of(encoder, self.training, graph_tokens=self.graph_tokens),
             dev=dev,
             config=self.training,
             learning_rate=self.learning_rate,

@@ -16,7 +16,9 @@ import torch
 from sentence_transformers.base.losses.gradcache import RandContext
 from torch import Tensor, nn
 
-from retrieval_ft.encoder.encoder import embed
+from retrieval_ft.config import TrainingConfig
+from retrieval_ft.encoder.encoder import Encoder, embed
+from retrieval_ft.encoder.packed import packable
 from retrieval_ft.encoder.precision import Precision
 from retrieval_ft.encoder.threads import cores, side_by_side
 from retrieval_ft.ranks import Ranks, gather_rows, ranks
@@ -54,6 +56,16 @@ class BatchLoss(nn.Module):
         self.graph_tokens = graph_tokens
         self._limit: int | None = None
         self._largest = (0, 0)
+
+    @classmethod
+    def of(cls, encoder: Encoder, config: TrainingConfig, *, graph_tokens: int) -> BatchLoss:
+        """The loss that a config asks for, of an encoder's model in its precision."""
+        return cls(
+            encoder.model,
+            precision=encoder.precision,
+            objective=Objective.of(config),
+            graph_tokens=graph_tokens,
+        )
 
     def forward(self, batch: Mapping[str, Any]) -> Tensor:
         """Return the scalar loss; its backward fills the gradients of the model.
@@ -104,9 +116,7 @@ class BatchLoss(nn.Module):
         for features in micro:
             rows, width = features["input_ids"].shape
             size = rows if self._limit is None else max(1, min(rows, self._limit // width))
-            ends = features["attention_mask"].sum(1).cumsum(0)
-            shares = torch.arange(1, at_once) * int(ends[-1]) / at_once
-            cuts = {0, *range(0, rows, size), *torch.searchsorted(ends, shares).tolist(), rows}
+            cuts = {*range(0, rows, size), *_even_cuts(features, at_once), rows}
             for start, end in itertools.pairwise(sorted(cuts)):
                 pieces.append({name: tensor[start:end] for name, tensor in features.items()})
         shapes = (tuple(features["input_ids"].shape) for features in pieces)
@@ -174,9 +184,10 @@ class _Passes:
 
         def back(number: int) -> tuple[Tensor | None, ...]:
             with self._states[number] if self._states else nullcontext(), torch.enable_grad():
-                features = [self._micro[number]]
-                again = None if self._graph else embed(self._model, features, self._precision)
-                vectors = self._kept[number] if again is None else again[0]
+                if self._graph:
+                    vectors = self._kept[number]
+                else:
+                    vectors = embed(self._model, [self._micro[number]], self._precision)[0]
                 return torch.autograd.grad(
                     vectors, self._weights, gradients[number], allow_unused=True
                 )
@@ -202,8 +213,6 @@ class _Passes:
 
 def _share(micro: Sequence[dict[str, Tensor]], who: Ranks) -> list[dict[str, Tensor]]:
     """This process's rows of every micro-batch, so that each has as many tokens as the others."""
-    if who.size == 1:
-        return list(micro)
     shares = (
         {name: tensor[who.rank :: who.size] for name, tensor in features.items()}
         for features in micro
@@ -211,18 +220,26 @@ def _share(micro: Sequence[dict[str, Tensor]], who: Ranks) -> list[dict[str, Ten
     return [features for features in shares if len(features["input_ids"])]
 
 
+def _even_cuts(features: dict[str, Tensor], parts: int) -> list[int]:
+    """Rows at which a micro-batch is cut into so many parts of equal tokens."""
+    if parts == 1:  # on a GPU, where counting would wait for the device
+        return []
+    ends = features["attention_mask"].sum(1).cumsum(0)
+    found: list[int] = torch.searchsorted(ends, torch.arange(1, parts) * ends[-1] / parts).tolist()
+    return found
+
+
 @contextmanager
 def _trainable_attention(model: SentenceTransformer) -> Iterator[None]:
     """Eager attention for a forward pass on CPU, where torch's fused one has a slow backward.
 
-    For models that `embed` does not pack; packed BERT has its own.
-
     A step of bge-small took 3.6 s with eager and 5.3 s with fused attention; encoding alone is
-    faster fused, so what was set comes back.
+    faster fused, so what was set comes back. Packed models have an attention of their own.
     """
     backbone = getattr(model[0], "auto_model", None)
     before = getattr(getattr(backbone, "config", None), "_attn_implementation", None)
-    if backbone is None or before in (None, "eager") or torch.device(model.device).type != "cpu":
+    on_cpu = torch.device(model.device).type == "cpu"
+    if backbone is None or before in (None, "eager") or not on_cpu or packable(model):
         yield
         return
     backbone.set_attn_implementation("eager")

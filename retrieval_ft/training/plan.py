@@ -38,6 +38,11 @@ class Plan:
         """Optimizer steps of the run."""
         return len(self.batches)
 
+    @property
+    def sizes(self) -> list[int]:
+        """Pairs of each batch."""
+        return [len(batch) for batch in self.batches]
+
 
 def plan_batches(
     pairs: Pairs,

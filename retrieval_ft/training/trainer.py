@@ -138,8 +138,7 @@ class PlannedTrainer(SentenceTransformerTrainer):
         super().log({**logs, **self._meter.read()} if training else logs, start_time)
         if not training:
             return
-        sizes = [len(batch) for batch in self._plan.batches]
-        if found := exploded(self.state.log_history, sizes):
+        if found := exploded(self.state.log_history, self._plan.sizes):
             start, end = found
             raise self._failed(
                 f"the loss has exploded: {end.loss:.2f} on average in steps {end.first} to {end.last}, "
@@ -252,5 +251,5 @@ def build_trainer(
         model=model,
         args=arguments,
         evaluator=DevEvaluator(dev),
-        callbacks=[Watch(stop, patience=config.patience, sizes=[len(b) for b in plan.batches])],
+        callbacks=[Watch(stop, patience=config.patience, sizes=plan.sizes)],
     )

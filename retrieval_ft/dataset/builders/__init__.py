@@ -20,6 +20,8 @@ from retrieval_ft.errors import ConfigError, DataError
 from retrieval_ft.packages import fetch_package
 
 SOURCE = "source.json"
+BUILT = Path("data")
+"""Where built sets stand, each in a folder of its name."""
 BUILDERS: dict[str, Recipe | CodeRecipe] = {
     "cwe": cwe.RECIPE,
     "hpo": hpo.RECIPE,
@@ -27,7 +29,7 @@ BUILDERS: dict[str, Recipe | CodeRecipe] = {
     "pycode-small": SMALL,
 }
 
-__all__ = ["BUILDERS", "SOURCE", "build"]
+__all__ = ["BUILDERS", "BUILT", "SOURCE", "build"]
 
 
 def build(name: str, folder: Path) -> dict[str, Any]:
