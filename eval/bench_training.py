@@ -13,7 +13,6 @@ decay are the same for all. Modes:
   default  precision, dropout, weight decay and temperature as each ships
   bf16     bf16 autocast for all, no dropout, one weight decay, temperature .02: but for masks and
            for texts that stand twice in a batch the loss is one and the same
-  fp32     the same without autocast
 
 Final loss is InfoNCE of the trained weights on train pairs that no step has seen, in float32, by one
 function for all: plain, as the peers' losses are, and with known positives masked, as ours is.

@@ -41,7 +41,7 @@ class Size:
         return self.warm + self.timed
 
 
-FULL = Size(64, 128, 2, 8, 4, {"default": 3, "bf16": 1, "fp32": 1}, 2_048)
+FULL = Size(64, 128, 2, 6, 4, {"default": 1, "bf16": 1}, 2_048)
 QUICK = Size(16, 64, 1, 2, 2, {"default": 1}, 1_024)
 
 

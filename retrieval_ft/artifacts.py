@@ -6,12 +6,14 @@ directory of files is sealed by a `manifest.json` with the sha256 of each. No pi
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import secrets
 import shutil
+import socket
+import struct
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,8 +26,14 @@ from filelock import FileLock, Timeout
 from retrieval_ft.errors import DataError
 
 MANIFEST = "manifest.json"
-_SEAL = "manifest_sha256"
+SEAL = "manifest_sha256"
 _BLOCK = 1 << 20
+_ALIGN = 8
+_SAFETENSORS = {
+    "b1": "BOOL", "u1": "U8", "i1": "I8", "u2": "U16", "i2": "I16", "u4": "U32", "i4": "I32",
+    "u8": "U64", "i8": "I64", "f4": "F32", "f8": "F64",
+}  # fmt: skip
+_NUMPY = {name: np.dtype(code) for code, name in _SAFETENSORS.items()}
 
 
 def sha256_file(path: Path) -> str:
@@ -43,8 +51,9 @@ def sha256_json(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def fsync(path: Path) -> None:
+    """Force a file, or the names in a folder, onto the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -63,7 +72,7 @@ def atomic_open(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _fsync_folder(path.parent)
+        fsync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -90,6 +99,51 @@ def write_array(path: Path, array: npt.NDArray[Any]) -> None:
     """Write a .npy file atomically; object arrays are refused (they would be pickled)."""
     with atomic_open(path) as file:
         np.save(file, array, allow_pickle=False)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write named arrays into one safetensors file, atomically.
+
+    Source: https://huggingface.co/docs/safetensors (8 bytes of header length, a JSON header, data).
+    """
+    # Wide types first, so that every array begins at a multiple of its item size.
+    names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
+    header: dict[str, Any] = {}
+    end = 0
+    for name in names:
+        array, start = arrays[name], end
+        end += array.nbytes
+        dtype = _SAFETENSORS[array.dtype.str.lstrip("<|")]
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _ALIGN)
+    with atomic_open(path) as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in names:
+            file.write(np.ascontiguousarray(arrays[name]).data)
+
+
+def map_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Map what `write_arrays` wrote; the arrays are read-only and stay on disk until touched.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    # A plain view of the map: slices of np.memmap itself are several times slower to make.
+    whole = np.asarray(np.memmap(path, np.uint8, "r")) if path.stat().st_size else np.zeros(0)
+    try:
+        size = struct.unpack("<Q", whole[:8].tobytes())[0] + 8
+        header = json.loads(whole[8:size].tobytes())
+        return {name: _view(whole[size:], entry) for name, entry in header.items()}
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: damaged ({error})") from error
+
+
+def _view(data: npt.NDArray[Any], entry: Mapping[str, Any]) -> npt.NDArray[Any]:
+    start, end = entry["data_offsets"]
+    return data[start:end].view(_NUMPY[entry["dtype"]]).reshape(entry["shape"])
 
 
 def read_json(path: Path) -> Any:
@@ -122,7 +176,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             path.replace(old)
         temporary.replace(path)
-        _fsync_folder(path.parent)
+        fsync(path.parent)
     finally:
         if old.exists() and not path.exists():  # stopped between the two moves
             old.replace(path)
@@ -144,10 +198,14 @@ def seal(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         }
         for file in _files(folder)
     }
-    manifest = {**facts, "files": files}
-    manifest[_SEAL] = sha256_json(manifest)
+    manifest = sealed({**facts, "files": files})
     write_json(folder / MANIFEST, manifest)
     return manifest
+
+
+def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest with its own sha256 in it, by which `read_manifest` knows that it is whole."""
+    return {**manifest, SEAL: sha256_json(manifest)}
 
 
 def read_manifest(folder: Path, *, what: str) -> dict[str, Any]:
@@ -162,8 +220,8 @@ def read_manifest(folder: Path, *, what: str) -> dict[str, Any]:
     manifest = read_json(path)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise DataError(f"{path}: not the manifest of {what}, or damaged")
-    sealed = {key: value for key, value in manifest.items() if key != _SEAL}
-    if manifest.get(_SEAL) != sha256_json(sealed):
+    rest = {key: value for key, value in manifest.items() if key != SEAL}
+    if manifest.get(SEAL) != sha256_json(rest):
         raise DataError(f"{path}: damaged or edited; build the {what} again")
     return manifest
 
@@ -189,28 +247,40 @@ def verify(folder: Path, *, what: str) -> dict[str, Any]:
 
 
 @contextmanager
-def exclusive(folder: Path, *, what: str) -> Iterator[None]:
+def exclusive(folder: Path, *, what: str, remedy: str, wait: float = 0.0) -> Iterator[None]:
     """Hold `folder` for this process alone; the lock goes with the process, however it ends.
 
+    Args:
+        folder: made where it is not there.
+        what: it is, for the message.
+        remedy: what to do where it is held, for the message.
+        wait: seconds to wait for its release.
+
     Raises:
-        DataError: another process holds it.
+        DataError: another process holds it; the message names that one, and since when.
     """
     folder.mkdir(parents=True, exist_ok=True)
     owner = folder / ".owner.json"
     lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=wait)
     except Timeout as error:
-        pid = "unknown"
-        with contextlib.suppress(DataError, AttributeError):
-            pid = str(read_json(owner).get("pid"))
         raise DataError(
-            f"{folder}: this {what} is in use by another process (pid {pid}); "
-            "wait for it to end, or choose another name with --name"
+            f"{folder}: this {what} is in use by another process ({_owner(owner)}); {remedy}"
         ) from error
     try:
-        write_json(owner, {"pid": os.getpid()})
+        write_json(owner, {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()})
         yield
     finally:
         owner.unlink(missing_ok=True)
         lock.release()
+
+
+def _owner(path: Path) -> str:
+    """Who holds a lock and for how long, in words; the file may be gone or half of another's."""
+    try:
+        found = read_json(path)
+        held = max(0.0, time.time() - found["since"])  # clocks go back
+        return f"pid {found['pid']} on {found['host']}, for {held:.0f} s"
+    except (DataError, KeyError, TypeError):
+        return "pid unknown"

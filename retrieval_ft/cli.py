@@ -6,59 +6,29 @@ Results go to stdout (`--json`: one document), progress to stderr. Exit codes: 0
 
 from __future__ import annotations
 
-import functools
-import json
-import os
 import shlex
-import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
-from retrieval_ft.console import note, stderr, stdout
-from retrieval_ft.errors import GateNotPassed, RetrievalFTError
-
-
-def guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """Make a command end in its exit code and one clear message instead of a traceback."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        signal.signal(signal.SIGTERM, _interrupt)
-        # Spinning barriers make runs on shared cores many times slower; read when torch loads.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        try:
-            command(*args, **kwargs)
-        except RetrievalFTError as error:
-            stderr().print(f"error: {error}", markup=False)
-            raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt as error:
-            note("interrupted; the same command goes on from the last finished stage, and with")
-            note("--resume from the last training checkpoint")
-            raise typer.Exit(130) from error
-
-    return run
-
-
-def led(command: Callable[..., None]) -> Callable[..., None]:
-    """Under torchrun or accelerate launch, let the first process run a command and the others help."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        from retrieval_ft.pipeline.workers import is_first, launched, lead_or_follow
-
-        if launched() and not kwargs.get("dry_run"):
-            raise typer.Exit(lead_or_follow(functools.partial(command, *args, **kwargs)))
-        if is_first():
-            command(*args, **kwargs)
-
-    return run
-
+from retrieval_ft.cli_common import (
+    Json,
+    Name,
+    Overrides,
+    Target,
+    Where,
+    as_yaml,
+    guarded,
+    led,
+    show,
+)
+from retrieval_ft.cli_index import index_app
+from retrieval_ft.console import note, stdout
+from retrieval_ft.errors import GateNotPassed
 
 app = typer.Typer(
     name="retrieval-ft",
@@ -71,22 +41,7 @@ models_app = typer.Typer(help="Base models and where they come from.", no_args_i
 data_app = typer.Typer(help="Data sets built on this machine.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(data_app, name="data")
-
-Target = Annotated[
-    Path | None,
-    typer.Argument(
-        help="A config (YAML), a run directory, a dataset folder in BEIR layout, a folder, glob or "
-        "file of documents or rows, or a file of labels that brings its texts. "
-        "Default: configs/quickstart.yaml.",
-        show_default=False,
-    ),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="A.B=VALUE", help="Change one config value; may be repeated."),
-]
-Name = Annotated[str | None, typer.Option("--name", help="Name of the run directory.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+app.add_typer(index_app, name="index")
 
 
 @app.command()
@@ -129,7 +84,7 @@ def train(
         from retrieval_ft.pipeline.dry_run import describe, plan_words
 
         plan = describe(config)
-        _print(plan, as_json, plan_words)
+        show(plan, as_json, plan_words)
         if tune:
             note(f"--tune {tune}: {tune} trainings more, which the estimate leaves out")
         return
@@ -137,7 +92,7 @@ def train(
     from retrieval_ft.pipeline.main import run_all
 
     document = run_all(config, resume=resume, command=_command(), tune=tune)
-    _print(document, as_json, _report)
+    show(document, as_json, _report)
     if document["verdict"] != "promote":
         raise GateNotPassed(
             f"{document['verdict']}: {document['reason']} The base stays in {document['run']}/model"
@@ -155,7 +110,7 @@ def mine(
     from retrieval_ft.pipeline.target import resolve_config
 
     document = run_mining(resolve_config(target, overrides or [], name=name))
-    _print(document, as_json, _yaml)
+    show(document, as_json, as_yaml)
 
 
 @app.command()
@@ -174,38 +129,15 @@ def evaluate(
     from retrieval_ft.pipeline.target import resolve_config
 
     config = resolve_config(target, overrides or [])
-    _print(evaluate_model(config, target, model=model), as_json, _report)
-
-
-@app.command()
-@guarded
-@led
-def index(
-    target: Target = None,
-    overrides: Overrides = None,
-    model: Annotated[
-        str | None, typer.Option(help="Embedder; default: the run's promoted one, or the base.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where the index goes; default: that of the run, or TARGET/index for a dataset folder."
-        ),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Build the hybrid index of a run, of a dataset folder or of documents."""
-    from retrieval_ft.pipeline.standalone import build_index
-    from retrieval_ft.pipeline.target import resolve_config
-
-    config = resolve_config(target, overrides or [])
-    _print(build_index(config, target, model=model, out=out), as_json, _yaml)
+    show(evaluate_model(config, target, model=model), as_json, _report)
 
 
 @app.command()
 @guarded
 def search(
-    text: Annotated[str, typer.Argument(help="The query.")],
+    text: Annotated[
+        str | None, typer.Argument(help="The query; without one, queries are read line by line.")
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many passages.")] = 10,
     index_folder: Annotated[
         Path | None,
@@ -215,13 +147,42 @@ def search(
         str | None, typer.Option(help="Embedder; default: the one the index was built with.")
     ] = None,
     mode: Annotated[str, typer.Option(help="hybrid, dense or bm25.")] = "hybrid",
+    where: Where = None,
+    tenant: Annotated[
+        str | None, typer.Option(help="Whose passages, of an index with index.tenant_key.")
+    ] = None,
+    depth: Annotated[
+        int | None,
+        typer.Option(min=1, help="Hits of each side that are fused; default max(100, 4k)."),
+    ] = None,
+    rerank: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Let a cross-encoder order the first N.")
+    ] = 0,
+    cross_encoder: Annotated[
+        str, typer.Option(help="Model for --rerank.")
+    ] = "ms-marco-MiniLM-L-12-v2-int8",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show the terms that match, and where.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Search a hybrid index."""
-    from retrieval_ft.pipeline.standalone import hits_table, search_index
+    """Search a hybrid index, once or query by query."""
+    from retrieval_ft.index.filters import parse_words
+    from retrieval_ft.pipeline.searching import Asking, Searcher, hits_table
 
-    document = search_index(text, k=k, folder=index_folder, model=model, mode=mode)
-    _print(document, as_json, lambda found: stdout().print(hits_table(found)))
+    asking = Asking(
+        k=k,
+        mode=mode,  # type: ignore[arg-type]  # Asking checks it
+        where=parse_words(where) if where else None,
+        depth=depth,
+        rerank=rerank,
+        explain=explain,
+    )
+    searcher = Searcher(
+        index_folder, model=model, asking=asking, tenant=tenant, cross_encoder=cross_encoder
+    )
+    for query in [text] if text is not None else _lines():
+        show(searcher.document(query), as_json, lambda found: stdout().print(hits_table(found)))
 
 
 @models_app.command("list")
@@ -231,7 +192,7 @@ def models_list(as_json: Json = False) -> None:
     from retrieval_ft.models import list_models
 
     rows = [asdict(row) for row in list_models()]
-    _print({"schema_version": 1, "models": rows}, as_json, _models)
+    show({"schema_version": 1, "models": rows}, as_json, _models)
 
 
 @models_app.command("fetch")
@@ -242,7 +203,7 @@ def models_fetch(name: str, as_json: Json = False) -> None:
 
     found = fetch(name)
     document = {"schema_version": 1, **asdict(found), "path": str(found.path)}
-    _print(document, as_json, lambda _: stdout().print(str(found.path), markup=False))
+    show(document, as_json, lambda _: stdout().print(str(found.path), markup=False))
 
 
 @data_app.command("build")
@@ -257,7 +218,7 @@ def data_build(
 
     folder = out or BUILT / name
     facts = build(name, folder)
-    _print({"schema_version": 1, "folder": str(folder), **facts}, as_json, _yaml)
+    show({"schema_version": 1, "folder": str(folder), **facts}, as_json, as_yaml)
 
 
 def main() -> None:
@@ -283,19 +244,22 @@ def _check_packages(report_to: Sequence[str], tune: int) -> None:
         trackers(report_to, folder=Path())
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _lines() -> Iterator[str]:
+    """Queries from stdin, one a line, asked for where somebody sits there."""
+    asking = sys.stdin.isatty()
+    while True:
+        if asking:
+            sys.stderr.write("query> ")
+            sys.stderr.flush()
+        line = sys.stdin.readline()
+        if not line:
+            return
+        if line.strip():
+            yield line.strip()
 
 
 def _command() -> str:
     return f"retrieval-ft {shlex.join(sys.argv[1:])}"
-
-
-def _print(document: Any, as_json: bool, show: Any) -> None:
-    if as_json:
-        sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
-    else:
-        show(document)
 
 
 def _report(document: dict[str, Any]) -> None:
@@ -312,12 +276,6 @@ def _report(document: dict[str, Any]) -> None:
         stdout().print(
             f"run directory: {document['run']} (report.md, model/, index/)", markup=False
         )
-
-
-def _yaml(document: dict[str, Any]) -> None:
-    import yaml
-
-    sys.stdout.write(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
 
 
 def _models(document: dict[str, Any]) -> None:

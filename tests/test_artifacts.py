@@ -155,7 +155,7 @@ HOLDER = textwrap.dedent("""
     import sys
     from pathlib import Path
     from retrieval_ft import artifacts
-    with artifacts.exclusive(Path(sys.argv[1]), what="run"):
+    with artifacts.exclusive(Path(sys.argv[1]), what="run", remedy="wait"):
         print("held", flush=True)
         sys.stdin.read()
 """)
@@ -171,13 +171,15 @@ def test_a_folder_held_by_another_process_is_refused_and_free_when_that_one_dies
     try:
         assert holder.stdout.readline() == "held\n"
         with (
-            pytest.raises(DataError, match=rf"run is in use .*pid {holder.pid}\)") as caught,
-            artifacts.exclusive(tmp_path, what="run"),
+            pytest.raises(
+                DataError, match=rf"run is in use .*pid {holder.pid} on .* for \d+ s\); wait"
+            ) as caught,
+            artifacts.exclusive(tmp_path, what="run", remedy="wait"),
         ):
             pass
         assert caught.value.exit_code == 3
     finally:
         holder.kill()
         holder.communicate()
-    with artifacts.exclusive(tmp_path, what="run"):
+    with artifacts.exclusive(tmp_path, what="run", remedy="wait"):
         pass

@@ -17,6 +17,21 @@ COMMANDS = [
     ["mine"],
     ["evaluate"],
     ["index"],
+    *(
+        ["index", command]
+        for command in (
+            "build",
+            "add",
+            "upsert",
+            "delete",
+            "update-metadata",
+            "compact",
+            "rebuild",
+            "verify",
+            "info",
+            "gc",
+        )
+    ),
     ["search"],
     ["models"],
     ["models", "list"],
@@ -89,7 +104,8 @@ def test_the_command_that_a_report_names_is_the_whole_one(monkeypatch):
         ["trane"],
         ["train", "--no-such-option"],
         ["train", "a.yaml", "b.yaml"],
-        ["search"],
+        ["index", "rebuild", "folder"],
+        ["index", "add", "folder"],
         ["search", "text", "-k", "0"],
         ["search", "text", "-k", "many"],
         ["models", "fetch"],

@@ -59,7 +59,8 @@ def test_sentence_transformers_loads_the_model_and_gives_the_vectors_of_the_inde
     folder, _, _ = run
     model = SentenceTransformer(str(folder / "model"), device="cpu")
     corpus = beir.read_corpus(folder / "dataset" / "corpus.jsonl")
-    stored = faiss.read_index(str(folder / "index" / "dense" / "vectors.faiss"))
+    (path,) = (folder / "index").rglob("vectors.faiss")
+    stored = faiss.read_index(str(path))
     vectors = model.encode(list(corpus.passages[:20]), prompt_name="document")
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
     # The index was encoded in bf16 where the hardware has it.

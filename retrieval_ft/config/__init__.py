@@ -16,6 +16,7 @@ from retrieval_ft.config.load import Config, dump, from_mapping, load, read
 from retrieval_ft.config.training import TrainingConfig
 from retrieval_ft.config.work import (
     EvaluationConfig,
+    IndexConfig,
     LexicalConfig,
     MiningConfig,
     ModelConfig,
@@ -30,6 +31,7 @@ __all__ = [
     "DataFormat",
     "EvaluationConfig",
     "HygieneConfig",
+    "IndexConfig",
     "LabelsFormat",
     "LexicalConfig",
     "MiningConfig",

@@ -23,6 +23,7 @@ from retrieval_ft.config.section import Section
 from retrieval_ft.config.training import TrainingConfig
 from retrieval_ft.config.work import (
     EvaluationConfig,
+    IndexConfig,
     LexicalConfig,
     MiningConfig,
     ModelConfig,
@@ -45,6 +46,7 @@ class Config(Section):
     synthetic: SyntheticConfig = SyntheticConfig()
     model: ModelConfig = ModelConfig()
     lexical: LexicalConfig = LexicalConfig()
+    index: IndexConfig = IndexConfig()
     mining: MiningConfig = MiningConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -38,7 +38,30 @@ class LexicalConfig(Section):
     b: float = Field(0.75, ge=0, le=1)
     stemmer: str | None = "english"
     """A Snowball stemmer, or null for none."""
-    stop_words: Literal["none", "english"] = "english"
+    stop_words: str = "english"
+    """"none", "english" (Lucene's 33 words), or a language of the package `stop-words`."""
+    bigrams: bool = True
+    """Pairs of letters where a script sets no spaces between words (Chinese, Japanese, Thai, ...)."""
+
+
+class IndexConfig(Section):
+    """The hybrid index: how vectors are kept and searched."""
+
+    kind: Literal["auto", "flat", "hnsw", "ivf-flat", "ivf-sq8", "ivf-rabitq"] = "auto"
+    """How dense search is done. auto: exact up to 200,000 passages, beyond by `memory_gb` and
+    `deletes`, and the index says why."""
+    min_recall: float = Field(0.95, ge=0, le=1)
+    """An approximate index that finds less of the exact first 10 is not built."""
+    memory_gb: float | None = Field(None, gt=0)
+    """What an approximate index may keep in memory, in 10^9 bytes; by default an eighth of all."""
+    deletes: bool = True
+    """Whether passages will be deleted or replaced: a graph (hnsw) cannot shrink."""
+    vectors: Literal["float32", "int8"] = "float32"
+    """int8 takes a quarter of the room; what it loses is measured on the queries there are."""
+    dimension: int | None = Field(None, ge=8)
+    """Leading components that are kept, for a model trained with `training.matryoshka`."""
+    tenant_key: str | None = None
+    """A metadata key: who searches must say for which value of it, and finds nothing else."""
 
 
 class MiningConfig(Section):

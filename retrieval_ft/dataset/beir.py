@@ -97,7 +97,17 @@ def _metadata(row: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 def _record(line: str, where: str) -> _Row:
     """Return the checked (id, title, text, metadata) of one line."""
     row = json_object(line, where, ("_id", "text"))
-    identifier, text, title = row["_id"], row["text"], row.get("title") or ""
+    found = row["_id"], row.get("title") or "", row["text"], _metadata(row, where)
+    check_passage(*found[:3], where=where)
+    return found
+
+
+def check_passage(identifier: Any, title: Any, text: Any, *, where: str) -> None:
+    """Refuse a passage that has no id to be told by, or nothing to be found by.
+
+    Raises:
+        DataError: with `where` it stands and what is wrong.
+    """
     if not is_text(identifier) or not identifier.strip():
         raise DataError(f'{where}: "_id" must be a string that is not empty: {identifier!r}')
     if any(character in identifier for character in "\t\r\n"):
@@ -106,7 +116,19 @@ def _record(line: str, where: str) -> _Row:
         raise DataError(f'{where}: "text" and "title" must be strings of valid Unicode')
     if not (text.strip() or title.strip()):
         raise DataError(f"{where}: {identifier!r} has an empty text; remove it or fill it")
-    return identifier, title, text, _metadata(row, where)
+
+
+def check_corpus(corpus: Corpus) -> None:
+    """Refuse a corpus made in Python that a file could not have held, as `read_corpus` does.
+
+    Raises:
+        DataError: the first passage that is faulty, by its place from 1.
+    """
+    rows = zip(corpus.ids, corpus.titles, corpus.texts, strict=True)
+    for number, row in enumerate(rows, start=1):
+        check_passage(*row, where=f"passage {number}")
+    for number, metadata in enumerate(corpus.metadata, start=1):
+        _metadata({"metadata": metadata}, f"passage {number}")
 
 
 def _records(path: Path) -> Iterator[_Row]:

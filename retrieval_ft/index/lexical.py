@@ -1,197 +1,98 @@
-"""BM25 as a compiled impact matrix: rank_bm25's numbers at a hundredth of its time.
+"""BM25 over segments, as compiled impacts: rank_bm25's numbers at a hundredth of its time.
 
 What rank_bm25 computes for every query is computed once: a term's weight in each passage (its
-impact) stands in a posting list, and a query adds up the lists of its words. Within one list the
+impact) stands beside the posting, and a query adds up the lists of its words. Within one list the
 passages are distinct, so `scores[passages] += impacts` is exact.
+
+The statistics are those of the live passages of all segments, so that an index that was changed a
+thousand times scores as one that was built anew, to the last bit. After a change only the postings
+that queries touch are weighed; once that costs as much as weighing them all, all are.
 """
 
 from __future__ import annotations
 
+import math
 import os
-import re
-import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, pairwise
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from retrieval_ft import artifacts
-from retrieval_ft.errors import ConfigError, DataError
+from retrieval_ft.errors import DataError
 from retrieval_ft.index import order
+from retrieval_ft.index.postings import Postings
+from retrieval_ft.index.strings import Ids, Joined, starts
+from retrieval_ft.index.tokens import LexicalSpec
 
-StopWords = Literal["none", "english"]
-
+Mask = npt.NDArray[np.bool_]
+"""Bool [n]: passages of a segment that may be found."""
 _QUERIES, _POSTINGS = 128, 1 << 20
 """Queries that are searched together at most, and postings that they touch."""
+_SPARSE = 24
+"""A query that touches fewer than one in so many passages does without a score for each passage."""
 _THREADS = min(4, os.cpu_count() or 1)
 _BITS = (1 << 31) - 1
-_WORD = re.compile(r"\w+")
-# EnglishAnalyzer.ENGLISH_STOP_WORDS_SET of Lucene.
-_ENGLISH = (
-    "a an and are as at be but by for if in into is it no not of on or such that the their then "
-    "there these they this to was will with"
-)
-_STOP_WORDS: Mapping[str, frozenset[str]] = {
-    "none": frozenset(),
-    "english": frozenset(_ENGLISH.split()),
-}
-
-
-@dataclass(frozen=True)
-class LexicalSpec:
-    r"""How text becomes terms and terms become weights.
-
-    Attributes:
-        k1: saturation of a term's frequency; this and the next two are rank_bm25's defaults.
-        b: how far a passage's length counts, in [0, 1].
-        epsilon: a term in over half of the passages gets `epsilon` x the mean idf.
-        stemmer: name of a Snowball algorithm, or None.
-        stop_words: "english" is the list of Lucene's EnglishAnalyzer (33 words).
-
-    Raises:
-        ConfigError: a value is out of its range.
-    """
-
-    k1: float = 1.5
-    b: float = 0.75
-    epsilon: float = 0.25
-    stemmer: str | None = "english"
-    stop_words: StopWords = "english"
-
-    def __post_init__(self) -> None:
-        if self.k1 < 0 or not 0 <= self.b <= 1:
-            raise ConfigError(
-                f"BM25 needs k1 >= 0 and b in [0, 1], found k1 = {self.k1} and b = {self.b}"
-            )
-        if self.stop_words not in _STOP_WORDS:
-            raise ConfigError(
-                f"unknown stop words {self.stop_words!r}; choose from {', '.join(_STOP_WORDS)}"
-            )
-
-    def describe(self) -> str:
-        """One line with what a BM25 figure depends on, to stand beside it."""
-        return (
-            rf"BM25 (Okapi) k1={self.k1:g} b={self.b:g}, words \w+ lower-cased, "
-            f"stemmer {self.stemmer or 'none'}, stop words {self.stop_words}"
-        )
-
-    def tokenize(self, texts: Sequence[str]) -> list[list[str]]:
-        """Split texts into terms: NFKC, casefold, words, stop words out, stems.
-
-        Raises:
-            ConfigError: the stemmer is unknown.
-        """
-        words = self._words(texts)
-        distinct = list(set(chain.from_iterable(words)) - _STOP_WORDS[self.stop_words])
-        term_of = dict(zip(distinct, self._stems(distinct), strict=True))
-        return [[term_of[word] for word in row if word in term_of] for row in words]
-
-    def count(
-        self, texts: Sequence[str]
-    ) -> tuple[dict[str, int], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """What `tokenize` gives, as numbers: at a corpus, lists of strings cost twice the time.
-
-        Returns:
-            Terms in the order in which they are met, each with its number; the numbers of all
-            tokens, int64 [tokens]; and how many each text has, int64 [n].
-        """
-        words = self._words(texts)
-        sizes = _lengths(words)
-        number: defaultdict[str, int] = defaultdict()
-        number.default_factory = number.__len__  # a new word gets the next number
-        flat = map(number.__getitem__, chain.from_iterable(words))
-        tokens = np.fromiter(flat, np.int64, int(sizes.sum()))
-        kept = [word for word in number if word not in _STOP_WORDS[self.stop_words]]
-        stems = self._stems(kept)
-        vocabulary = {term: i for i, term in enumerate(dict.fromkeys(stems))}
-        term_of = np.full(len(number), -1)
-        term_of[[number[word] for word in kept]] = [vocabulary[stem] for stem in stems]
-        terms = term_of[tokens]
-        owners = np.repeat(np.arange(len(words)), sizes)[terms >= 0]
-        return vocabulary, terms[terms >= 0], np.bincount(owners, minlength=len(words))
-
-    @staticmethod
-    def _words(texts: Sequence[str]) -> list[list[str]]:
-        return [_WORD.findall(unicodedata.normalize("NFKC", text).casefold()) for text in texts]
-
-    def _stems(self, words: list[str]) -> list[str]:
-        if self.stemmer is None:
-            return words
-        import Stemmer
-
-        if self.stemmer not in Stemmer.algorithms():
-            raise ConfigError(
-                f"unknown stemmer {self.stemmer!r}; choose from {', '.join(Stemmer.algorithms())}"
-            )
-        # A new one each time: a stemmer must not be shared between threads, and costs microseconds.
-        stems: list[str] = Stemmer.Stemmer(self.stemmer).stemWords(words)
-        return stems
 
 
 @dataclass(frozen=True, eq=False)
-class LexicalIndex:
-    """Posting lists with ready-made BM25 weights (a CSC matrix, passages x terms).
+class LexicalPart:
+    """A segment as BM25 sees it: its ids, its postings, and which passages live (None: all)."""
 
-    Attributes:
-        ids: passage ids; a position in this index is a place in `ids`.
-        spec: how texts were split and weighed; queries are split the same way.
-        vocabulary: term -> its posting list's number.
-        indptr: int64 [terms + 1]; list t is `[indptr[t], indptr[t + 1])` of the next two.
-        passages: int32 [postings], positions, ascending within a list.
-        impacts: float32 [postings], the term's BM25 weight in that passage.
-        mean_length: terms of a passage on average.
+    ids: Ids
+    postings: Postings
+    alive: Mask | None = None
+
+
+class LexicalIndex:
+    """BM25 over the live passages of some segments.
+
+    A position counts through the segments, deleted passages included.
+
+    Args:
+        parts: the segments.
+        spec: how texts were split and are weighed; queries are split the same way.
     """
 
-    ids: tuple[str, ...]
-    spec: LexicalSpec
-    vocabulary: Mapping[str, int]
-    indptr: npt.NDArray[np.int64]
-    passages: npt.NDArray[np.int32]
-    impacts: npt.NDArray[np.float32]
-    mean_length: float
+    def __init__(self, parts: Sequence[LexicalPart], spec: LexicalSpec) -> None:
+        self.parts = tuple(parts)
+        self.spec = spec
+        self.ids = Joined([part.ids for part in self.parts])
+        """Passage ids by position."""
+        live = [
+            part.postings.lengths if part.alive is None else part.postings.lengths[part.alive]
+            for part in self.parts
+        ]
+        self.total = sum(map(len, live))
+        """Live passages."""
+        tokens = sum(int(lengths.sum(dtype=np.int64)) for lengths in live)
+        self.mean_length = tokens / self.total if self.total else 0.0
+        """Terms of a live passage on average."""
+        idf = _idf(self.parts, total=self.total, epsilon=spec.epsilon)
+        self._weighed = [
+            _Weighed(part, row, spec=spec, mean_length=self.mean_length)
+            for part, row in zip(self.parts, idf, strict=True)
+        ]
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    @cached_property
-    def _ranks(self) -> npt.NDArray[np.int64]:
-        return order.id_ranks(self.ids)
-
     @classmethod
     def build(cls, ids: Sequence[str], texts: Sequence[str], *, spec: LexicalSpec) -> LexicalIndex:
-        """Index texts; empty ones are kept and never found.
+        """Index texts in memory; empty ones are kept and never found.
 
         Raises:
             DataError: `ids` and `texts` differ in length.
-            ConfigError: the spec's stemmer is unknown.
+            ConfigError: the spec's stemmer or stop words are unknown.
         """
         if len(ids) != len(texts):
             raise DataError(f"cannot index {len(texts)} texts under {len(ids)} ids; one id a text")
-        vocabulary, terms, lengths = spec.count(texts)
-        # One sorted key a (term, passage) counts the term and lays out the lists in one go.
-        stride = max(len(ids), 1)
-        keys = terms * stride + np.repeat(np.arange(len(ids)), lengths)
-        postings, frequency = np.unique(keys, return_counts=True)
-        terms, passages = np.divmod(postings, stride)
-        holders = np.bincount(terms, minlength=len(vocabulary))
-        impacts = _idf(holders, total=len(ids), epsilon=spec.epsilon)[terms]
-        impacts *= _saturation(frequency, lengths[passages], lengths, spec=spec)
-        return cls(
-            ids=tuple(ids),
-            spec=spec,
-            vocabulary=vocabulary,
-            indptr=np.concatenate(([0], np.cumsum(holders))).astype(np.int64),
-            passages=passages.astype(np.int32),
-            impacts=impacts.astype(np.float32),
-            mean_length=float(lengths.mean()) if len(lengths) else 0.0,
-        )
+        return cls([LexicalPart(Ids.of(ids), Postings.build(texts, spec=spec))], spec)
 
     def score_texts(self, queries: Sequence[str], texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Score text i for query i as if it were a passage; the statistics stay the corpus' own.
@@ -199,7 +100,6 @@ class LexicalIndex:
         Returns:
             float32 [n]; for a text that is a passage, what `scores` gives it.
         """
-        idf = _idf(np.diff(self.indptr), total=len(self), epsilon=self.spec.epsilon)
         spec, scores = self.spec, np.zeros(len(texts), np.float32)
         mean_length = self.mean_length or 1.0  # 0 where no passage has a word: all scores are 0
         rows = zip(spec.tokenize(queries), spec.tokenize(texts), strict=True)
@@ -207,100 +107,209 @@ class LexicalIndex:
             frequency = Counter(terms)
             norm = spec.k1 * (1 - spec.b + spec.b * len(terms) / mean_length)
             scores[row] = sum(
-                idf[self.vocabulary[term]] * count * (spec.k1 + 1) / (count + norm)
+                self._idf_of(term) * count * (spec.k1 + 1) / (count + norm)
                 for term in asked
-                if term in self.vocabulary and (count := frequency[term])
+                if (count := frequency[term])
             )
         return scores
 
-    @cached_property
-    def _by_rank(self) -> npt.NDArray[np.int64]:
-        return np.argsort(self._ranks)
-
-    @property
-    def _rank_bits(self) -> int:
-        return len(self.ids).bit_length()
+    def _idf_of(self, term: str) -> float:
+        for part, weighed in zip(self.parts, self._weighed, strict=True):
+            if (number := part.postings.terms.get(term)) is not None:
+                return float(weighed.idf[number])
+        return 0.0
 
     def scores(self, query: str) -> npt.NDArray[np.float32]:
-        """Score every passage for a query, float32 [n].
+        """Score every passage for a query, float32 [n]; a deleted one has 0.
 
         Equal to `rank_bm25.BM25Okapi.get_scores` on the same tokens: a term that stands twice in
         the query counts twice, and a score can be negative in a very small corpus.
         """
-        return self._add_up(self._numbers([query])[0])
+        terms = self.spec.tokenize([query])
+        found = [weighed.scores(weighed.numbers(terms)[0]) for weighed in self._weighed]
+        for part, scores in zip(self.parts, found, strict=True):
+            if part.alive is not None:
+                scores[~part.alive] = 0
+        return np.concatenate([np.zeros(0, np.float32), *found])
 
-    def _numbers(self, queries: Sequence[str]) -> list[list[int]]:
-        """The numbers of the known terms of each query."""
-        return [
-            [number for term in terms if (number := self.vocabulary.get(term)) is not None]
-            for terms in self.spec.tokenize(queries)
-        ]
-
-    def _add_up(self, terms: Sequence[int]) -> npt.NDArray[np.float32]:
-        scores = np.zeros(len(self.ids))
-        for number in terms:
-            postings = slice(self.indptr[number], self.indptr[number + 1])
-            scores[self.passages[postings]] += self.impacts[postings]
-        return scores.astype(np.float32)
-
-    def search(self, queries: Sequence[str], *, k: int) -> list[order.Found]:
+    def search(
+        self, queries: Sequence[str], *, k: int, allowed: Sequence[Mask | None] | None = None
+    ) -> list[order.Found]:
         """Return for each query the positions (int64) and scores (float32) of its best passages.
 
         Sorted by score, then by id. Only scores above 0 are hits, so there may be fewer than `k`,
         and none for a query of unknown words.
 
+        Args:
+            queries: their texts.
+            k: how many to return at most.
+            allowed: the passages of each segment that may be found, live ones only; None for all
+                live ones.
+
         Raises:
             ConfigError: `k` is below 1.
         """
         order.check_k(k)
-        asked = self._numbers(queries)
+        terms = self.spec.tokenize(queries)
+        masks = allowed or [part.alive for part in self.parts]
+        found = [
+            weighed.search(weighed.numbers(terms), k=k, allowed=mask)
+            for weighed, mask in zip(self._weighed, masks, strict=True)
+        ]
+        return order.merge(found, ids=self.ids, queries=len(queries), k=k)
+
+
+class _Weighed:
+    """The postings of one segment under the statistics of the whole index."""
+
+    def __init__(
+        self, part: LexicalPart, idf: npt.NDArray[np.float64], *, spec: LexicalSpec,
+        mean_length: float,
+    ) -> None:  # fmt: skip
+        self.idf = idf
+        self._ids, self._postings = part.ids, part.postings
+        self._spec, self._mean_length = spec, mean_length
+        self._compiled: npt.NDArray[np.float32] | None = None
+        self._weighed = 0
+
+    def numbers(self, queries: Sequence[Sequence[str]]) -> list[list[int]]:
+        """The numbers of the known terms of each query."""
+        get = self._postings.terms.get
+        return [[n for term in terms if (n := get(term)) is not None] for terms in queries]
+
+    @cached_property
+    def _norm(self) -> npt.NDArray[np.float64]:
+        """BM25's k1 (1 - b + b |d| / mean |d|) of each passage."""
+        k1, b, mean_length = self._spec.k1, self._spec.b, self._mean_length or 1.0
+        lengths = self._postings.lengths.astype(np.float64)
+        norm: npt.NDArray[np.float64] = k1 * (1 - b + b * lengths / mean_length)
+        return norm
+
+    def compile(self) -> npt.NDArray[np.float32]:
+        """Weigh every posting, if that was not done; float32 [postings]."""
+        if self._compiled is None:
+            idf = np.repeat(self.idf, np.diff(self._postings.indptr))
+            postings = self._postings
+            self._compiled = self._weigh(postings.frequencies, postings.passages, idf)
+        return self._compiled
+
+    def _weigh(
+        self, frequency: npt.NDArray[Any], passages: npt.NDArray[np.int32], idf: Any
+    ) -> npt.NDArray[np.float32]:
+        """BM25's idf x tf (k1 + 1) / (tf + norm) of some postings."""
+        norm = self._norm[passages]
+        counts = frequency.astype(np.float64)
+        impacts: npt.NDArray[np.float64] = idf * (counts * (self._spec.k1 + 1) / (counts + norm))
+        return impacts.astype(np.float32)
+
+    def _ready(self, postings: int) -> bool:
+        """Whether all are weighed; they are, once so many were weighed one query after another."""
+        if self._compiled is None:
+            self._weighed += postings
+            if self._weighed > len(self._postings.passages):
+                self.compile()
+        return self._compiled is not None
+
+    def _list(self, number: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Passages and impacts of a term."""
+        at = slice(self._postings.indptr[number], self._postings.indptr[number + 1])
+        passages = self._postings.passages[at]
+        if self._ready(len(passages)):
+            return passages, self.compile()[at]
+        return passages, self._weigh(self._postings.frequencies[at], passages, self.idf[number])
+
+    def scores(self, terms: Sequence[int]) -> npt.NDArray[np.float32]:
+        """The score of every passage."""
+        scores = np.zeros(len(self._postings))
+        for number in terms:
+            passages, impacts = self._list(number)
+            scores[passages] += impacts
+        return scores.astype(np.float32)
+
+    def search(
+        self, asked: Sequence[list[int]], *, k: int, allowed: Mask | None
+    ) -> list[order.Found]:
+        """The best of the segment for each query, under positions of the segment."""
         blocks = [asked[first:last] for first, last in pairwise(self._blocks(asked))]
         if len(blocks) == 1:
-            return self._block(blocks[0], k=k)
+            return self._block(blocks[0], k=k, allowed=allowed)
         with ThreadPoolExecutor(_THREADS) as pool:  # most of the work is outside Python
-            return list(
-                chain.from_iterable(pool.map(lambda block: self._block(block, k=k), blocks))
-            )
+            found = pool.map(lambda block: self._block(block, k=k, allowed=allowed), blocks)
+            return list(chain.from_iterable(found))
 
-    def _blocks(self, asked: list[list[int]]) -> list[int]:
+    def _blocks(self, asked: Sequence[list[int]]) -> list[int]:
         """Where blocks of queries that are searched together begin, by the postings they touch."""
-        sizes, flat = _lengths(asked), _flat(asked)
-        touched = np.concatenate(([0], np.cumsum(self.indptr[flat + 1] - self.indptr[flat])))
-        touched = touched[np.concatenate(([0], np.cumsum(sizes)))]
+        indptr, flat = self._postings.indptr, _flat(asked)
+        touched = starts(indptr[flat + 1] - indptr[flat])[starts(_lengths(asked))]
         most, bounds = min(_QUERIES, 1 << (33 - self._rank_bits)), [0]
         while (first := bounds[-1]) < len(asked):
             last = int(np.searchsorted(touched, touched[first] + _POSTINGS, side="right")) - 1
             bounds.append(min(max(last, first + 1), first + most, len(asked)))
         return bounds
 
-    def _block(self, asked: list[list[int]], *, k: int) -> list[order.Found]:
+    def _block(
+        self, asked: Sequence[list[int]], *, k: int, allowed: Mask | None
+    ) -> list[order.Found]:
         if len(asked) > 1:
-            return self._many(asked, k=k)
-        scores = self._add_up(asked[0])
-        positions = np.flatnonzero(scores > 0)
-        return [order.best(positions, scores[positions], ranks=self._ranks, k=k)]
+            return self._many(asked, k=k, allowed=allowed)
+        positions, scores = self._one(asked[0])
+        hits = scores > 0 if allowed is None else (scores > 0) & allowed[positions]
+        return [order.best(positions[hits], scores[hits], ranks=self._ids.ranks, k=k)]
 
-    def _many(self, asked: list[list[int]], *, k: int) -> list[order.Found]:
+    def _one(self, terms: Sequence[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Passages that a query touches and what they score."""
+        indptr = self._postings.indptr
+        touched = sum(int(indptr[number + 1] - indptr[number]) for number in terms)
+        if touched * _SPARSE > len(self._postings):
+            scores = self.scores(terms)
+            positions = np.flatnonzero(scores)
+            return positions, scores[positions]
+        rows = [self._list(number) for number in terms]
+        passages = np.concatenate([np.zeros(0, np.int32), *(row[0] for row in rows)])
+        impacts = np.concatenate([np.zeros(0, np.float32), *(row[1] for row in rows)])
+        distinct, place = np.unique(passages, return_inverse=True)
+        sums = np.bincount(place, weights=impacts, minlength=len(distinct))
+        return distinct.astype(np.int64), sums.astype(np.float32)
+
+    @property
+    def _rank_bits(self) -> int:
+        return len(self._ids).bit_length()
+
+    def _lists(
+        self, terms: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+        """Impacts and passages of some terms, and where each list begins."""
+        store = self._postings
+        held = store.indptr[terms + 1] - store.indptr[terms]
+        begins = starts(held)
+        at = np.repeat(store.indptr[terms] - begins[:-1], held) + np.arange(begins[-1])
+        passages = store.passages[at]
+        if self._ready(len(at)):
+            return self.compile()[at], passages, begins
+        idf = np.repeat(self.idf[terms], held)
+        return self._weigh(store.frequencies[at], passages, idf), passages, begins
+
+    def _many(
+        self, asked: Sequence[list[int]], *, k: int, allowed: Mask | None
+    ) -> list[order.Found]:
         """Search a block: one product of sparse matrices adds up, one sort puts in order."""
         from scipy.sparse import csr_array
 
         terms, entries = np.unique(_flat(asked), return_inverse=True)
-        held = self.indptr[terms + 1] - self.indptr[terms]
-        starts = np.concatenate(([0], np.cumsum(held)))
-        postings = np.repeat(self.indptr[terms] - starts[:-1], held) + np.arange(starts[-1])
+        impacts, passages, begins = self._lists(terms)
         lists = csr_array(
-            (self.impacts[postings].astype(np.float64), self.passages[postings], starts),
-            shape=(len(terms), len(self)),
+            (impacts.astype(np.float64), passages, begins), shape=(len(terms), len(self._ids))
         )
-        # A row is added up in the order of the query's words, in float64, as `_add_up` does.
+        # A row is added up in the order of the query's words, in float64, as `scores` does.
         words = csr_array(
-            (np.ones(len(entries)), entries, np.concatenate(([0], np.cumsum(_lengths(asked))))),
+            (np.ones(len(entries)), entries, starts(_lengths(asked))),
             shape=(len(asked), len(terms)),
         )
         sums = words @ lists
         counts, scores, places = np.diff(sums.indptr), sums.data.astype(np.float32), sums.indices
-        if scores.min(initial=1.0) <= 0:  # only where half of a tiny corpus holds a term
-            hits = scores > 0
+        # Scores below 0 are only where half of a tiny corpus holds a term.
+        if allowed is not None or scores.min(initial=1.0) <= 0:
+            hits = scores > 0 if allowed is None else (scores > 0) & allowed[places]
             counts = np.bincount(
                 np.repeat(np.arange(len(asked)), counts)[hits], minlength=len(asked)
             )
@@ -308,42 +317,15 @@ class LexicalIndex:
         # One number for (query, score downwards, rank of the id): a float above 0 sorts as its bits.
         keys = (_BITS - scores.view(np.int32)).astype(np.int64)
         keys <<= self._rank_bits
-        keys |= self._ranks[places]
+        keys |= self._ids.ranks[places]
         keys |= np.repeat(np.arange(len(asked)) << 31 + self._rank_bits, counts)
         keys.sort()
         firsts, lengths = np.cumsum(counts) - counts, np.minimum(counts, k)
         ends = np.cumsum(lengths)
         best = keys[np.repeat(firsts - (ends - lengths), lengths) + np.arange(ends[-1])]
-        positions = self._by_rank[best & ((1 << self._rank_bits) - 1)]
+        positions = self._ids.order[best & ((1 << self._rank_bits) - 1)].astype(np.int64)
         found = (_BITS - (best >> self._rank_bits & _BITS)).astype(np.int32).view(np.float32)
         return list(zip(np.split(positions, ends[:-1]), np.split(found, ends[:-1]), strict=True))
-
-    def save(self, folder: Path) -> None:
-        """Write the index into a folder, as .npy arrays and JSON."""
-        artifacts.write_json(folder / "spec.json", asdict(self.spec))
-        artifacts.write_json(folder / "statistics.json", {"mean_length": self.mean_length})
-        artifacts.write_json(folder / "ids.json", self.ids)
-        artifacts.write_json(folder / "vocabulary.json", list(self.vocabulary))
-        for name in ("indptr", "passages", "impacts"):
-            artifacts.write_array(folder / f"{name}.npy", getattr(self, name))
-
-    @classmethod
-    def load(cls, folder: Path) -> LexicalIndex:
-        """Read what `save` wrote; the arrays stay on disk and are mapped into memory.
-
-        Raises:
-            DataError: a JSON file is missing or holds no JSON.
-        """
-        terms = artifacts.read_json(folder / "vocabulary.json")
-        return cls(
-            ids=tuple(artifacts.read_json(folder / "ids.json")),
-            spec=LexicalSpec(**artifacts.read_json(folder / "spec.json")),
-            vocabulary={term: number for number, term in enumerate(terms)},
-            indptr=_mapped(folder / "indptr.npy"),
-            passages=_mapped(folder / "passages.npy"),
-            impacts=_mapped(folder / "impacts.npy"),
-            mean_length=artifacts.read_json(folder / "statistics.json")["mean_length"],
-        )
 
 
 def _lengths(rows: Sequence[Sequence[Any]]) -> npt.NDArray[np.int64]:
@@ -354,32 +336,43 @@ def _flat(rows: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
     return np.fromiter(chain.from_iterable(rows), np.int64)
 
 
-def _mapped(path: Path) -> npt.NDArray[Any]:
-    # A plain view of the map: slices of np.memmap itself are several times slower to make.
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+def _idf(
+    parts: Sequence[LexicalPart], *, total: int, epsilon: float
+) -> list[npt.NDArray[np.float64]]:
+    """BM25Okapi's idf of the terms of each segment, float64 [terms], by the live passages of all.
 
-
-def _idf(holders: npt.NDArray[np.int64], *, total: int, epsilon: float) -> npt.NDArray[np.float64]:
-    """BM25Okapi's idf of each term from the number of passages that hold it (float64 [terms]).
-
-    ln((N - n + .5) / (n + .5)); where that is negative, `epsilon` x the mean over all terms.
+    ln((N - n + .5) / (n + .5)); where that is negative, `epsilon` x the mean over all live terms.
     """
-    idf: npt.NDArray[np.float64] = np.log(total - holders + 0.5) - np.log(holders + 0.5)
-    if idf.size:
-        idf[idf < 0] = epsilon * idf.mean()
-    return idf
+    numbers, count = _shared_numbers(parts)
+    holders = np.zeros(count, np.int64)
+    for part, place in zip(parts, numbers, strict=True):
+        holders[place] += part.postings.holders(part.alive)
+    # By distinct count: few logarithms, and a mean that does not depend on the order of the terms.
+    distinct, place, terms = np.unique(holders, return_inverse=True, return_counts=True)
+    idf: npt.NDArray[np.float64] = np.log(total - distinct + 0.5) - np.log(distinct + 0.5)
+    live = distinct > 0
+    if live.any():
+        mean = math.fsum((idf * terms)[live].tolist()) / int(terms[live].sum())
+        idf[(idf < 0) & live] = epsilon * mean
+    idf[~live] = 0
+    by_number = idf[place]
+    return [by_number[row] for row in numbers]
 
 
-def _saturation(
-    frequency: npt.NDArray[np.int64],
-    length: npt.NDArray[np.int64],
-    lengths: npt.NDArray[np.int64],
-    *,
-    spec: LexicalSpec,
-) -> npt.NDArray[np.float64]:
-    """BM25's tf (k1 + 1) / (tf + k1 (1 - b + b |d| / mean |d|)) of each posting (float64)."""
-    if not frequency.size:
-        return np.zeros(0)
-    norm: npt.NDArray[np.float64] = 1 - spec.b + spec.b * length / lengths.mean()
-    weight: npt.NDArray[np.float64] = frequency * (spec.k1 + 1) / (frequency + spec.k1 * norm)
-    return weight
+def _shared_numbers(parts: Sequence[LexicalPart]) -> tuple[list[Any], int]:
+    """One number for each term of all segments: int64 [terms] by segment, and how many there are."""
+    if not parts:
+        return [], 0
+    base = max(range(len(parts)), key=lambda i: len(parts[i].postings.terms))
+    first, more, numbers = parts[base].postings.terms, dict[str, int](), list[Any]()
+    for i, part in enumerate(parts):
+        if i == base:
+            numbers.append(slice(None))  # the base keeps its own
+            continue
+        names = part.postings.terms.table.tolist()
+        found = first.numbers(names)
+        for place in np.flatnonzero(found < 0).tolist():
+            found[place] = more.setdefault(names[place], len(first) + len(more))
+        numbers.append(found)
+    numbers[base] = np.arange(len(first))
+    return numbers, len(first) + len(more)

@@ -7,11 +7,15 @@ ranking depends neither on the order of the corpus nor on a library's choice amo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from retrieval_ft.errors import ConfigError
+
+if TYPE_CHECKING:
+    from retrieval_ft.index.strings import Joined
 
 Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 """Positions in the index and the scores beside them, best first."""
@@ -64,3 +68,35 @@ def best(
     positions, scores = positions[kept], scores[kept]
     order = np.lexsort((ranks[positions], -scores))[:k]
     return positions[order], scores[order]
+
+
+def merge(
+    found: Sequence[Sequence[Found]],
+    *,
+    ids: Joined,
+    queries: int,
+    k: int,
+) -> list[Found]:
+    """Put what each segment found for each query into one order.
+
+    Args:
+        found: by segment and query, under positions of the segment.
+        ids: of the segments.
+        queries: how many there are.
+        k: how many to return; all where there are fewer.
+    """
+    if len(found) == 1:
+        return list(found[0])
+    none: Found = (np.zeros(0, np.int64), np.zeros(0, np.float32))
+    merged = []
+    for query in range(queries):
+        rows = [segment[query] for segment in found]
+        scores = np.concatenate([none[1], *(row[1] for row in rows)])
+        positions = np.concatenate(
+            [none[0], *(row[0] + at for row, at in zip(rows, ids.begins, strict=False))]
+        )
+        names = ids.take(positions)
+        kept = candidates(scores, k=k).tolist()
+        best_first = sorted(kept, key=lambda i: (-scores[i], names[i]))[:k]
+        merged.append((positions[best_first], scores[best_first]))
+    return merged

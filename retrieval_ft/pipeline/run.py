@@ -141,7 +141,8 @@ def open_run(config: Config, *, resume: bool) -> Iterator[Run]:
     Raises:
         DataError: another process is using it.
     """
-    with artifacts.exclusive(config.run_folder, what="run directory"):
+    remedy = "wait for it to end, or choose another name with --name"
+    with artifacts.exclusive(config.run_folder, what="run directory", remedy=remedy):
         run = Run(config, resume=resume)
         artifacts.write_text(run.folder / CONFIG, dump(config))
         yield run

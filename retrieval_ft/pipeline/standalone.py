@@ -1,37 +1,26 @@
-"""`index`, `search` and `evaluate` on their own: on a run, or on any dataset with any model."""
+"""`index` and `evaluate` on their own: on a run, or on any dataset with any model."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any
 
 from retrieval_ft.config import Config, dump
 from retrieval_ft.dataset import Dataset, splits
-from retrieval_ft.errors import ConfigError, DataError
+from retrieval_ft.errors import DataError
 from retrieval_ft.evaluation import difference_rows, evaluate
-from retrieval_ft.index import FusionSpec, HybridIndex
-from retrieval_ft.index.hybrid import Mode
+from retrieval_ft.index import FusionSpec
 from retrieval_ft.models import resolve
 from retrieval_ft.pipeline import prepare
 from retrieval_ft.pipeline.evaluate import MODEL, promoted_fusion, rank_systems
 from retrieval_ft.pipeline.generate import read_run
 from retrieval_ft.pipeline.index import FOLDER as INDEX
+from retrieval_ft.pipeline.index import build, index_spec, sample_queries
 from retrieval_ft.pipeline.run import CONFIG, Run
 from retrieval_ft.pipeline.source import format_of, read_source, source_folder
 from retrieval_ft.pipeline.target import is_run
-from retrieval_ft.pipeline.workbench import (
-    Workbench,
-    encoder_of,
-    lexical_spec,
-    serving_encoder,
-)
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-_MODES: tuple[Mode, ...] = get_args(Mode)
-_SNIPPET = 300
+from retrieval_ft.pipeline.workbench import Workbench, encoder_of, serving_encoder
 
 
 def evaluate_model(config: Config, target: Path | None, *, model: str | None) -> dict[str, Any]:
@@ -91,22 +80,17 @@ def build_index(
     beside = run is None and target is not None and target.is_dir()
     beside = beside and format_of(config.data) == "beir"
     folder = out or (source if beside else config.run_folder) / INDEX
-    corpus = prepare.read_prepared(run).corpus if run else prepare.read_corpus(config)
+    dataset = prepare.read_prepared(run) if run else None
+    corpus = dataset.corpus if dataset else prepare.read_corpus(config)
     path = _model_path(config, run, model)
     encoder = serving_encoder(path, config.model)
     fusion, place = FusionSpec(), str(path.resolve())
     if run and path == run / MODEL:
         fusion = promoted_fusion(Run(config, resume=False).record("evaluate"))
         place = f"../{MODEL}" if folder == run / INDEX else place  # so that a run can be moved
-    index = HybridIndex.build(
-        corpus,
-        encoder.encode(corpus.passages, role="passage"),
-        encoder_fingerprint=encoder.fingerprint,
-        encoder_path=place,
-        lexical=lexical_spec(config.lexical),
-        fusion=fusion,
-    )
-    index.save(folder)
+    spec = index_spec(config, encoder, place=place, fusion=fusion)
+    queries = sample_queries(dataset.queries, dataset.qrels) if dataset else None
+    build(corpus, encoder, spec=spec, queries=queries).save(folder)
     return {
         "schema_version": 1,
         "index": str(folder),
@@ -114,57 +98,6 @@ def build_index(
         "model": str(path),
         "fusion": asdict(fusion),
     }
-
-
-def search_index(
-    text: str, *, k: int, folder: Path | None, model: str | None, mode: str
-) -> dict[str, Any]:
-    """Search an index for one query; the model is loaded only where the mode needs it.
-
-    Raises:
-        ConfigError: an unknown mode.
-        DataError: no index, a damaged one, or one built with another model.
-    """
-    if mode not in _MODES:
-        raise ConfigError(f"--mode {mode!r}: choose one of {', '.join(_MODES)}")
-    folder = folder or _newest_index()
-    index = HybridIndex.load(folder)
-    vectors, fingerprint = None, None
-    if mode != "bm25":
-        from retrieval_ft.encoder.encoder import load_encoder
-
-        # The index says where its model is, relative to itself where they are in one run.
-        path = resolve(model or str((folder / index.encoder_path).resolve())).path
-        encoder = load_encoder(path)
-        fingerprint = encoder.fingerprint
-        index.check_encoder(fingerprint)
-        vectors = encoder.encode([text], role="query")
-    hits = index.search([text], vectors, encoder_fingerprint=fingerprint, k=k, mode=mode)[0]
-    return {
-        "schema_version": 1,
-        "query": text,
-        "index": str(folder),
-        "mode": mode,
-        "hits": [{"rank": rank, **asdict(hit)} for rank, hit in enumerate(hits, start=1)],
-    }
-
-
-def hits_table(document: dict[str, Any]) -> Table:
-    """The hits of `search_index` as a table."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for heading in ("#", "score", "BM25", "dense"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("id", no_wrap=True)
-    table.add_column("passage")
-    for hit in document["hits"]:
-        body = f"{hit['title']}: {hit['text']}" if hit["title"] else hit["text"]
-        cells = [hit["rank"], f"{hit['score']:.4f}", hit["bm25_rank"] or "-"]
-        cells += [hit["dense_rank"] or "-", hit["id"], body[:_SNIPPET]]
-        table.add_row(*(Text(str(cell)) for cell in cells))
-    return table
 
 
 def _run_of(config: Config, target: Path | None) -> Path | None:
@@ -196,12 +129,3 @@ def _model_path(config: Config, run: Path | None, model: str | None) -> Path:
     if run and (run / MODEL).is_dir():
         return run / MODEL
     return resolve(config.model.base).path
-
-
-def _newest_index() -> Path:
-    found = sorted(Path("runs").glob(f"*/{INDEX}/manifest.json"), key=lambda p: p.stat().st_mtime)
-    if not found:
-        raise DataError(
-            "runs/*/index: no index here; run the main job, or name one with --index FOLDER"
-        )
-    return found[-1].parent

@@ -9,6 +9,7 @@ from retrieval_ft import config as configs
 from retrieval_ft.config import Config
 from retrieval_ft.dataset.labels import brings_texts
 from retrieval_ft.errors import ConfigError
+from retrieval_ft.index import LexicalSpec
 from retrieval_ft.pipeline.run import CONFIG
 
 _YAML = (".yaml", ".yml")
@@ -51,7 +52,9 @@ def resolve_config(
         raise ConfigError(
             f"{target}: no such config file, run directory, dataset folder or documents"
         )
-    return configs.from_mapping(raw, overrides, name=name, source=str(target))
+    config = configs.from_mapping(raw, overrides, name=name, source=str(target))
+    LexicalSpec(**config.lexical.model_dump()).tokenize([""])  # says now what it does not know
+    return config
 
 
 def _part(target: Path) -> str:

@@ -1,3 +1,5 @@
+import itertools
+
 import faiss
 import numpy as np
 import pytest
@@ -5,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval_ft.errors import ConfigError, DataError
-from retrieval_ft.index import DenseIndex
+from retrieval_ft.index import DenseIndex, DenseSpec
+from retrieval_ft.index.dense import DensePart
+from retrieval_ft.index.vectors import codes_of, copy_live, empty_like, rows_of
 
 
 def unit(rng, count, dimension=8):
@@ -73,16 +77,82 @@ def test_an_empty_index_finds_nothing():
     assert len(positions) == len(scores) == 0
 
 
-def test_what_is_loaded_answers_like_what_was_saved(tmp_path):
-    rng = np.random.default_rng(3)
-    vectors, asked = unit(rng, 20), unit(rng, 4)
-    index = DenseIndex.build(names(20), vectors)
-    index.save(tmp_path)
-    loaded = DenseIndex.load(tmp_path)
-    assert (loaded.ids, loaded.dimension, len(loaded)) == (index.ids, 8, 20)
-    for mine, theirs in zip(index.search(asked, k=7), loaded.search(asked, k=7), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["ids.json", "vectors.faiss"]
+def part(ids, vectors, alive=None):
+    (made,) = DenseIndex.build(ids, vectors).parts
+    return DensePart(made.ids, made.storage, None, alive)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=4), st.integers(1, 30), st.integers(0, 99))
+def test_segments_with_deletions_answer_as_one_index_of_what_lives(sizes, k, seed):
+    rng = np.random.default_rng(seed)
+    # Few distinct vectors, so that there are ties within and between segments.
+    vectors = unit(rng, 5)[rng.integers(0, 5, sum(sizes))]
+    ids = [f"p{i:02}" for i in rng.permutation(sum(sizes))]
+    alive = rng.random(sum(sizes)) < 0.7
+    bounds = np.cumsum([0, *sizes])
+    parts = [
+        part(ids[a:b], vectors[a:b].reshape(-1, 8), alive[a:b])
+        for a, b in itertools.pairwise(bounds)
+    ]
+    index = DenseIndex(parts, DenseSpec(), dimension=8)
+    whole = DenseIndex.build([i for i, a in zip(ids, alive, strict=True) if a], vectors[alive])
+    asked = unit(rng, 3)
+    for mine, theirs in zip(index.search(asked, k=k), whole.search(asked, k=k), strict=True):
+        np.testing.assert_allclose(mine[1], theirs[1], atol=1e-6)
+        same = np.round(mine[1], 5).tolist() == np.round(theirs[1], 5).tolist()
+        assert same
+        assert len(set(index.ids.take(mine[0]))) == len(mine[0])
+        assert set(index.ids.take(mine[0])) <= {i for i, a in zip(ids, alive, strict=True) if a}
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("share", [0.01, 0.5, 1.0])
+def test_a_filter_is_brute_force_over_what_passes(precision, share):
+    rng = np.random.default_rng(8)
+    vectors, asked = unit(rng, 400), unit(rng, 3)
+    spec = DenseSpec(precision=precision)
+    index = DenseIndex.build(names(400), vectors, spec=spec)
+    mask = rng.random(400) < share
+    every = index.search(asked, k=400)
+    for (positions, _), (ranked, _) in zip(
+        index.search(asked, k=7, allowed=[mask]), every, strict=True
+    ):
+        assert positions.tolist() == [p for p in ranked.tolist() if mask[p]][:7]
+
+
+def test_int8_stays_near_and_takes_a_quarter():
+    rng = np.random.default_rng(9)
+    vectors, asked = unit(rng, 500, 64), unit(rng, 20, 64)
+    exact = DenseIndex.build(names(500), vectors)
+    small = DenseIndex.build(names(500), vectors, spec=DenseSpec(precision="int8"))
+    assert small.parts[0].storage.code_size * 4 == exact.parts[0].storage.code_size
+    for mine, theirs in zip(small.search(asked, k=10), exact.search(asked, k=10), strict=True):
+        assert len(set(mine[0].tolist()) & set(theirs[0].tolist())) >= 8
+        np.testing.assert_allclose(mine[1], theirs[1], atol=0.02)
+
+
+def test_vectors_are_copied_between_storages_bit_for_bit():
+    rng = np.random.default_rng(10)
+    vectors = unit(rng, 30)
+    alive = rng.random(30) < 0.5
+    for precision in ("float32", "int8"):
+        (first,) = DenseIndex.build(names(30), vectors, spec=DenseSpec(precision=precision)).parts
+        copied = empty_like(first.storage)
+        copy_live(copied, [(first.storage, alive), (first.storage, None)])
+        codes = codes_of(first.storage)
+        np.testing.assert_array_equal(codes_of(copied), np.concatenate([codes[alive], codes]))
+        np.testing.assert_array_equal(rows_of(copied)[: alive.sum()], rows_of(first.storage)[alive])
+        assert copied.search(vectors[:1], 1)[0] == first.storage.search(vectors[:1], 1)[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"precision": "int4"}, "float32 or int8, not as 'int4'"), ({"dimension": 0}, "at least 1")],
+)
+def test_a_spec_that_cannot_be_is_refused(options, words):
+    with pytest.raises(ConfigError, match=words):
+        DenseSpec(**options)
 
 
 @pytest.mark.parametrize("fault", [np.nan, np.inf, 0.0, 0.5])
@@ -124,8 +194,3 @@ def test_k_below_one_is_refused():
     index = DenseIndex.build(names(5), unit(np.random.default_rng(5), 5))
     with pytest.raises(ConfigError, match="k = 0"):
         index.search(unit(np.random.default_rng(6), 1), k=0)
-
-
-def test_loading_from_a_folder_without_an_index_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"ids\.json: no such file"):
-        DenseIndex.load(tmp_path)

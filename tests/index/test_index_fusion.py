@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from retrieval_ft.dataset import Ranking
 from retrieval_ft.errors import ConfigError
-from retrieval_ft.index import FusionSpec, convex, depth_for, fuse, rrf
+from retrieval_ft.index.fusion import FusionSpec, convex, dbsf, depth_for, fuse, rrf
 
 
 def hits(scores):
@@ -60,6 +60,43 @@ def test_convex_scales_equal_scores_to_one():
     assert as_dict(fused) == pytest.approx({"a": 0.75, "b": 0.75, "c": 0.25})
 
 
+def test_dbsf_by_the_formula():
+    fused = dbsf(
+        hits({"a": 10, "b": 4, "c": 1}), hits({"c": 0.9, "d": 0.5, "a": 0.7}), dense_weight=0.7
+    )
+    # Means 5 and .7; population variances (25 + 1 + 16) / 3 and (.04 + .04 + 0) / 3.
+    lexical_std, dense_std = 14**0.5, (0.08 / 3) ** 0.5
+    expected = {
+        "a": 0.3 * (10 - 5 + 3 * lexical_std) / (6 * lexical_std) + 0.7 * 0.5,
+        "b": 0.3 * (4 - 5 + 3 * lexical_std) / (6 * lexical_std),
+        "c": 0.3 * (1 - 5 + 3 * lexical_std) / (6 * lexical_std)
+        + 0.7 * (0.2 + 3 * dense_std) / (6 * dense_std),
+        "d": 0.7 * (-0.2 + 3 * dense_std) / (6 * dense_std),
+    }
+    assert as_dict(fused) == pytest.approx(expected)
+    assert fused[0] == ("c", "a", "d", "b")
+
+
+def test_dbsf_clips_what_lies_beyond_three_deviations():
+    # One of n + 1 that differs lies sqrt(n) deviations from the mean, the others 1 / sqrt(n).
+    outlier = hits({"top": 100, **{f"p{i:02d}": 1 for i in range(16)}})
+    fused = as_dict(dbsf(outlier, hits({}), dense_weight=0.0))
+    assert fused.pop("top") == 1
+    assert fused == pytest.approx({f"p{i:02d}": 0.5 - 1 / 6 / 4 for i in range(16)})
+
+
+def test_dbsf_scales_equal_scores_to_a_half():
+    fused = dbsf(hits({"a": 3, "b": 3}), hits({"c": 0.4}), dense_weight=0.25)
+    assert as_dict(fused) == pytest.approx({"a": 0.375, "b": 0.375, "c": 0.125})
+
+
+@given(sides, sides, weights, st.sampled_from([0.5, 2.0, 8.0]), st.integers(-4, 4))
+def test_dbsf_does_not_see_the_scale_of_a_side(lexical, dense, weight, factor, shift):
+    moved = hits(dict(zip(dense[0], (factor * dense[1] + shift).tolist(), strict=True)))
+    one, two = (as_dict(dbsf(lexical, side, dense_weight=weight)) for side in (dense, moved))
+    assert one == pytest.approx(two, abs=1e-6)
+
+
 def test_ties_are_in_id_order():
     crossed = [hits({"b": 2, "a": 1}), hits({"a": 2, "b": 1})]
     assert rrf(crossed, weights=[1, 1])[0] == ("a", "b")
@@ -99,7 +136,7 @@ def test_two_equal_sides_keep_their_order(side, weight):
     assert rrf([side, side], weights=[1 - weight, weight])[0] == side[0]
 
 
-@pytest.mark.parametrize("method", ["rrf", "convex"])
+@pytest.mark.parametrize("method", ["rrf", "convex", "dbsf"])
 def test_a_weight_of_one_puts_the_dense_side_first_in_its_own_order(method):
     lexical = Ranking({"q": hits({"x": 9, "y": 8, "a": 7})})
     dense = Ranking({"q": hits({"a": 0.9, "b": 0.8, "c": 0.7})})
@@ -115,7 +152,7 @@ def test_queries_of_either_side_are_kept():
     assert [fused.ids(q) for q in fused.hits] == [("a",), ("b",), (), ("c",)]
 
 
-@pytest.mark.parametrize("method", ["rrf", "convex"])
+@pytest.mark.parametrize("method", ["rrf", "convex", "dbsf"])
 def test_what_lies_beyond_the_depth_changes_nothing(method):
     deep = {f"p{i:03d}": float(300 - i) for i in range(200)}
     shallow = dict(list(deep.items())[: depth_for(3)])
@@ -132,23 +169,43 @@ def test_depth_is_four_times_k_and_at_least_a_hundred():
     assert [depth_for(k) for k in (1, 25, 26, 100)] == [100, 100, 104, 400]
 
 
+@pytest.mark.parametrize("method", ["rrf", "convex", "dbsf"])
+def test_a_given_depth_is_the_one_that_is_fused(method):
+    lexical, dense = hits({"a": 3, "b": 2, "c": 1}), hits({"c": 0.9, "d": 0.6, "b": 0.1})
+    cut = [Ranking({"q": hits(dict(list(as_dict(side).items())[:2]))}) for side in (lexical, dense)]
+    whole = [Ranking({"q": side}) for side in (lexical, dense)]
+    one = fuse(*whole, spec=FusionSpec(method, depth=2), k=9)
+    two = fuse(*cut, spec=FusionSpec(method), k=9)
+    assert one.ids("q") == two.ids("q")
+    assert one.scores("q").tolist() == two.scores("q").tolist()
+
+
+def test_a_spec_without_a_depth_takes_the_usual_one():
+    assert [FusionSpec().depth_for(k) for k in (1, 25, 26, 100)] == [100, 100, 104, 400]
+    assert [FusionSpec(depth=7).depth_for(k) for k in (1, 100)] == [7, 7]
+
+
 def test_equal_weights_are_the_default_and_give_the_unweighted_order():
     sides = [hits({"a": 3, "b": 2, "c": 1}), hits({"c": 3, "d": 2, "a": 1})]
     fused = fuse(*(Ranking({"q": side}) for side in sides), spec=FusionSpec(), k=9)
     assert fused.ids("q") == rrf(sides, weights=[1, 1])[0]
 
 
-def test_the_description_names_method_and_weight():
+def test_the_description_names_method_weight_and_depth():
     assert FusionSpec().describe() == "RRF k=60, dense_weight 0.5"
     assert FusionSpec("convex", 0.7).describe() == "convex (min-max per query), dense_weight 0.7"
+    assert FusionSpec("dbsf", 0.3, depth=50).describe() == (
+        "DBSF (mean +- 3 std per query), dense_weight 0.3, depth 50"
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "dbsf"}, "'dbsf'; choose from rrf, convex"),
+        ({"method": "borda"}, "'borda'; choose from rrf, convex, dbsf"),
         ({"dense_weight": 1.2}, "dense_weight must lie in .0, 1., found 1.2"),
         ({"dense_weight": float("nan")}, "found nan"),
+        ({"depth": 0}, "depth must be at least 1, found 0"),
     ],
 )
 def test_a_spec_out_of_range_is_refused(arguments, message):

@@ -33,9 +33,9 @@ class Outcome:
         return [stage["name"] for stage in self.document["stages"] if not stage["cached"]]
 
 
-def cli(*words):
+def cli(*words, stdin=None):
     """Run a command in this process; a crash of the command is a crash of the test."""
-    found = CliRunner().invoke(app, [str(word) for word in words])
+    found = CliRunner().invoke(app, [str(word) for word in words], input=stdin)
     if found.exception is not None and not isinstance(found.exception, SystemExit):
         raise found.exception
     return Outcome(found.exit_code, found.stdout, found.stderr)

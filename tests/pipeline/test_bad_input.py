@@ -199,21 +199,27 @@ def test_a_model_folder_that_is_not_there(fresh):
 
 
 @pytest.mark.parametrize(
-    "name", ["corpus.jsonl", "dense/vectors.faiss", "lexical/impacts.npy", "manifest.json"]
+    "name", ["passages.jsonl", "vectors.faiss", "arrays.safetensors", "manifest.json"]
 )
 @pytest.mark.parametrize("mode", ["hybrid", "bm25"])
 def test_an_index_with_one_byte_changed(copied, name, mode):
-    path = copied / "index" / name
+    (path,) = (copied / "index").rglob(name)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     found = cli("search", "fox", "--index", "runs/tiny/index", "--mode", mode)
-    refused(found, 3, f"runs/tiny/index/{name}: ", "damaged")
+    refused(found, 3, "runs/tiny/index/", f"/{name}: ", "damaged")
+
+
+@pytest.mark.parametrize("setting", ["lexical.stemmer=klingon", "lexical.stop_words=klingon"])
+def test_a_language_that_there_is_not(fresh, setting):
+    refused(cli("train", "tiny.yaml", "--set", setting), 2, "'klingon'", "english", "german")
 
 
 def test_an_index_with_a_file_gone(copied):
-    (copied / "index/lexical/spec.json").unlink()
-    refused(cli("search", "fox"), 3, "runs/tiny/index/lexical/spec.json: missing")
+    (path,) = (copied / "index").rglob("segment.json")
+    path.unlink()
+    refused(cli("search", "fox"), 3, "runs/tiny/index/segments/", "/segment.json: missing")
 
 
 @pytest.mark.parametrize("mode", ["hybrid", "dense"])
@@ -227,7 +233,7 @@ def test_a_run_directory_in_use_by_another_process(fresh, command):
     script = (
         "import sys, pathlib\n"
         "from retrieval_ft.artifacts import exclusive\n"
-        "with exclusive(pathlib.Path('runs/tiny'), what='run directory'):\n"
+        "with exclusive(pathlib.Path('runs/tiny'), what='run directory', remedy='wait'):\n"
         "    print('held', flush=True)\n"
         "    sys.stdin.read()\n"
     )
@@ -244,7 +250,7 @@ def test_a_run_directory_in_use_by_another_process(fresh, command):
     refused(
         found,
         3,
-        f"runs/tiny: this run directory is in use by another process (pid {other.pid})",
+        f"runs/tiny: this run directory is in use by another process (pid {other.pid} on ",
         "--name",
     )
     assert cli("mine", "tiny.yaml").code == 0

@@ -112,10 +112,11 @@ def test_index_on_a_folder_with_a_corpus_alone(fresh, dataset_folder, model_fold
 
 
 def test_index_on_a_run_is_the_index_of_the_run(copied):
-    before = json.loads((copied / "index/manifest.json").read_text())
+    before = (copied / "index/generations/000001/manifest.json").read_text()
     for target in ("runs/tiny", "tiny.yaml"):
         assert cli("index", target).code == 0
-        assert json.loads((copied / "index/manifest.json").read_text()) == before
+        assert (copied / "index/generations/000001/manifest.json").read_text() == before
+        assert len(list((copied / "index/generations").iterdir())) == 1
     assert cli("train", "tiny.yaml", "--json").redone == []
 
 

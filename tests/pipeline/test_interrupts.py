@@ -18,7 +18,7 @@ WEIGHTS = "model/model.safetensors"
         ("train", "write:checkpoints/log.jsonl", "checkpoints/log.jsonl"),
         ("evaluate", "write:per_query.parquet", "eval"),
         ("evaluate", "write:verdict.json", "verdict.json"),
-        ("index", "write:lexical/impacts.npy", "index"),
+        ("index", "write:arrays.safetensors", "index"),
         ("report", "write:report.md", "report.md"),
     ],
 )

@@ -39,7 +39,7 @@ def test_the_run_directory_holds_what_the_architecture_says(finished):
         "mined": ["pairs.jsonl", "dropped.parquet", "account.json"],
         "checkpoints": ["log.jsonl", "tuned/model.safetensors"],
         "model": ["model.safetensors", "modules.json", "README.md"],
-        "index": ["manifest.json", "corpus.jsonl", "dense/vectors.faiss"],
+        "index": ["CURRENT", "generations/000001/manifest.json"],
         "eval": ["metrics.json", "per_query.parquet", *(f"{name}.trec" for name in SYSTEMS)],
     }
     paths = [finished / folder / name for folder, names in expected.items() for name in names]
@@ -104,8 +104,9 @@ def test_a_promoted_model_is_the_candidate_and_the_index_is_its_own(finished):
     assert model.max_seq_length == 48
     assert np.linalg.norm(model.encode("a fox"), ord=2) == pytest.approx(1, abs=1e-5)
     index = HybridIndex.load(finished / "index")
-    assert index.encoder_fingerprint == fingerprint(finished / "model")
-    assert index.encoder_path == "../model"
+    assert index.spec.encoder_fingerprint == fingerprint(finished / "model")
+    assert index.spec.encoder_path == "../model"
+    assert index.spec.prompts == {"query": "find: ", "passage": ""}
 
 
 def test_a_second_run_does_nothing_again_and_loads_no_torch(finished, outcome):
@@ -176,13 +177,15 @@ def test_indexing_a_dataset_folder_does_not_make_it_another_dataset(
         ("eval/metrics.json", "evaluate"),
         ("model/config.json", "evaluate"),
         ("verdict.json", "evaluate"),
-        ("index/dense/vectors.faiss", "index"),
+        ("index/CURRENT", "index"),
+        ("index/generations/000001/manifest.json", "index"),
+        ("index/segments/*/vectors.faiss", "index"),
         ("report.md", "report"),
     ],
 )
 @pytest.mark.parametrize("damage", ["gone", "one byte"])
 def test_a_stage_whose_output_is_damaged_is_done_again(copied, outcome, name, stage, damage):
-    path = copied / name
+    (path,) = copied.glob(name)
     content = bytearray(path.read_bytes())
     if damage == "gone":
         path.unlink()
@@ -213,7 +216,7 @@ def test_a_model_that_is_not_better_is_held_and_the_base_stays(fresh, model_fold
     assert fingerprint(run / "model") == fingerprint(model_folder, max_length=48)
     assert "not better" in (run / "model/README.md").read_text()
     hits = cli("search", "the sea turns", "--json").document["hits"]
-    assert hits[0]["id"] and HybridIndex.load(run / "index").encoder_path == "../model"
+    assert hits[0]["id"] and HybridIndex.load(run / "index").spec.encoder_path == "../model"
     again = cli("train", "tiny.yaml", "--json", "--set", "training.learning_rate=1e-9")
     assert again.code == 4 and again.redone == []
 

@@ -8,10 +8,10 @@ import tiny
 import torch
 from driver import cli
 
-from retrieval_ft import artifacts
 from retrieval_ft.config import ModelConfig
 from retrieval_ft.encoder import encoder as encoders
 from retrieval_ft.export.model import export_encoder
+from retrieval_ft.index import HybridIndex
 from retrieval_ft.pipeline.workbench import encoder_of, model_digest
 
 QUERY = "why ship climbs"
@@ -65,8 +65,8 @@ def test_the_index_is_built_without_encoding_a_passage_and_holds_the_bases_vecto
     vectors = [sorted(folder.rglob("*.faiss")) for folder in (base, ours)]
     assert len(vectors[0]) == len(vectors[1]) == 1
     assert vectors[0][0].read_bytes() == vectors[1][0].read_bytes()
-    seals = [artifacts.read_json(folder / "manifest.json") for folder in (base, ours)]
-    assert seals[0]["encoder_fingerprint"] != seals[1]["encoder_fingerprint"]
+    specs = [HybridIndex.load(folder).spec for folder in (base, ours)]
+    assert specs[0].encoder_fingerprint != specs[1].encoder_fingerprint
 
 
 def test_search_asks_the_query_side_and_scores_the_bases_passages(indexed, pair, model_folder):
