@@ -29,14 +29,14 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-# What eval/ compares with, in a folder that only the benchmarks look into. FlagEmbedding's miner is a
-# script: 1.2.11 is the last release that brings it.
+# What eval/ compares with (eval/peers.txt), in a folder that only the benchmarks look into. FlagEmbedding's
+# miner is a script: 1.2.11 is the last release that brings it.
 PEERS := .venv/peers
 MINER := FlagEmbedding-1.2.11/FlagEmbedding/baai_general_embedding/finetune/hn_mine.py
 
 peers: setup
 	rm -rf $(PEERS)
-	$(BIN)/python -m pip install --quiet --no-deps --target $(PEERS) FlagEmbedding==1.4.2 peft==0.21.2
+	$(BIN)/python -m pip install --quiet --no-deps --target $(PEERS) --requirement eval/peers.txt
 	$(BIN)/python -m pip download --quiet --no-deps --no-binary FlagEmbedding --dest $(PEERS) FlagEmbedding==1.2.11
 	tar -xzf $(PEERS)/FlagEmbedding-1.2.11.tar.gz -C $(PEERS) --strip-components=4 $(MINER)
 	rm $(PEERS)/FlagEmbedding-1.2.11.tar.gz

@@ -52,8 +52,8 @@ class IndexConfig(Section):
     `deletes`, and the index says why."""
     min_recall: float = Field(0.95, ge=0, le=1)
     """An approximate index that finds less of the exact first 10 is not built."""
-    memory_gb: float | None = Field(None, gt=0)
-    """What an approximate index may keep in memory, in 10^9 bytes; by default an eighth of all."""
+    memory_gb: float = Field(1.0, gt=0)
+    """What an approximate index may keep in memory, in 10^9 bytes."""
     deletes: bool = True
     """Whether passages will be deleted or replaced: a graph (hnsw) cannot shrink."""
     vectors: Literal["float32", "int8"] = "float32"

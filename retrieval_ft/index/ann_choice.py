@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import psutil
-
 from retrieval_ft.errors import ConfigError
 
 Kind = Literal["flat", "hnsw", "ivf-flat", "ivf-sq8", "ivf-rabitq"]
@@ -44,8 +42,8 @@ class AnnSpec:
     Attributes:
         kind: "auto" is `choose`; any other kind is what it says, whatever the size.
         min_recall: recall@10 against exact search below which a build fails, in [0, 1].
-        memory_gb: what the index may keep in memory, in 10^9 bytes; an eighth of the machine's
-            where None.
+        memory_gb: what the index may keep in memory, in 10^9 bytes. The default is the same on
+            every machine, so that the same build gives the same index.
         deletes: whether passages will be deleted or replaced.
 
     Raises:
@@ -54,7 +52,7 @@ class AnnSpec:
 
     kind: str = "auto"
     min_recall: float = 0.95
-    memory_gb: float | None = None
+    memory_gb: float = 1.0
     deletes: bool = True
 
     def __post_init__(self) -> None:
@@ -69,8 +67,7 @@ class AnnSpec:
         """The kind for so many vectors."""
         if self.kind != "auto":
             return named(self.kind, count=count)
-        memory_gb = self.memory_gb or psutil.virtual_memory().total / 8e9
-        return choose(count, dimension, memory_gb=memory_gb, deletes=self.deletes)
+        return choose(count, dimension, memory_gb=self.memory_gb, deletes=self.deletes)
 
 
 def list_count(count: int) -> int:

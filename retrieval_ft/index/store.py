@@ -100,19 +100,26 @@ def open_current(folder: Path, *, check: bool) -> tuple[Generation, list[Live]]:
     Raises:
         DataError: no index, or a file is missing or damaged; the message names it.
     """
-    seen = None
     for _ in range(_READS):
-        generation = current(folder)
+        pointer = _pointer(folder)
         try:
+            generation = current(folder)
+            check_sizes(folder, generation)
             if check:
                 verify(folder, generation)
             return generation, _segments(folder, generation)
-        except DataError:
+        except (DataError, FileNotFoundError) as error:
             # A writer may have cleared this generation away since the pointer was read.
-            if seen == generation.number or current(folder).number == generation.number:
-                raise
-            seen = generation.number
+            if _pointer(folder) == pointer:
+                raise error if isinstance(error, DataError) else DataError(str(error)) from error
     raise DataError(f"{folder}: changed {_READS} times while it was being opened; try again")
+
+
+def _pointer(folder: Path) -> bytes:
+    try:
+        return (folder / POINTER).read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def _segments(folder: Path, generation: Generation) -> list[Live]:
@@ -140,11 +147,26 @@ def verify(folder: Path, generation: Generation) -> int:
         return sum(sizes)
 
 
+def check_sizes(folder: Path, generation: Generation) -> None:
+    """See that every file is there in full length: a map that ends early kills who reads it.
+
+    Raises:
+        DataError: a file is missing or has another size; the message names it.
+    """
+    for name, expected in generation.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise DataError(
+                f"{path}: missing from the index; restore it from a copy, or build it again"
+            )
+        if path.stat().st_size != expected["bytes"]:
+            raise DataError(
+                f"{path}: damaged ({path.stat().st_size} bytes, written with {expected['bytes']}); "
+                "restore it from a copy, or build the index again"
+            )
+
+
 def _verify_file(path: Path, expected: Mapping[str, Any]) -> int:
-    if not path.is_file():
-        raise DataError(
-            f"{path}: missing from the index; restore it from a copy, or build it again"
-        )
     found = artifacts.sha256_file(path)
     if found != expected["sha256"]:
         raise DataError(
