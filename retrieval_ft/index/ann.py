@@ -42,6 +42,7 @@ class Facts(Reached):
         dimension: their width.
         bytes: size of the file.
         queries: how many the recall was measured on.
+        reason: why this kind.
     """
 
     kind: Kind
@@ -50,6 +51,7 @@ class Facts(Reached):
     dimension: int
     bytes: int
     queries: int
+    reason: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +116,7 @@ class Approximate:
             dimension=vectors.shape[1],
             bytes=_size(index),
             queries=len(asked),
+            reason=choice.reason,
         )
         return cls(index=index, facts=facts)
 

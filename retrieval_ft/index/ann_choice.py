@@ -15,6 +15,7 @@ from retrieval_ft.errors import ConfigError
 
 Kind = Literal["flat", "hnsw", "ivf-flat", "ivf-sq8", "ivf-rabitq"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+_AUTOMATIC: tuple[Kind, ...] = ("hnsw", "ivf-sq8", "ivf-rabitq")
 
 EXACT_UP_TO = 200_000
 """Vectors that are searched exactly: 0.8 ms a query in a batch at 100,000 x 384, one thread."""
@@ -103,8 +104,10 @@ def choose(count: int, dimension: int, *, memory_gb: float, deletes: bool) -> Ch
     """Choose the kind for `count` vectors.
 
     Exact up to `EXACT_UP_TO`. Beyond, the first of these that fits: a graph over 8-bit codes, lists
-    of whole vectors, of 8-bit codes, of 1-bit codes. A graph is left out where passages will be
-    deleted: it cannot be compacted without building it anew.
+    of 8-bit codes, of 1-bit codes. A graph is left out where passages will be deleted: it cannot be
+    compacted without building it anew. Lists of whole vectors are never the choice: as the exact
+    vectors decide anyway, 8-bit codes proposed as well, faster, from a quarter of the memory (300,000
+    BGE vectors: recall@10 .964 for both, .26 ms against .33, 403 bytes a vector against 1,555).
 
     Args:
         count: vectors in the segment.
@@ -119,7 +122,7 @@ def choose(count: int, dimension: int, *, memory_gb: float, deletes: bool) -> Ch
             count,
             f"{count:,} vectors ({size}) are searched exactly, as are all up to {EXACT_UP_TO:,}",
         )
-    kinds = [kind for kind in KINDS if kind != "flat" and not (deletes and kind == "hnsw")]
+    kinds = [kind for kind in _AUTOMATIC if not (deletes and kind == "hnsw")]
     sizes = {kind: memory_bytes(kind, count=count, dimension=dimension) for kind in kinds}
     fitting = [kind for kind in kinds if sizes[kind] <= memory_gb * 1e9]
     kind = fitting[0] if fitting else kinds[-1]

@@ -317,6 +317,9 @@ class HybridIndex:
         measured = [found.facts.recall_at_10 for found in recalls if found is not None]
         return {
             "spec": asdict(self.spec),
+            "lexical": self.spec.lexical.describe(),
+            "fusion": self.spec.fusion.describe(),
+            "vectors": self.spec.dense.describe(self.spec.dimension),
             "counts": {
                 "passages": len(self),
                 "deleted": store.deleted_of(self.lives),
@@ -324,19 +327,23 @@ class HybridIndex:
                 "postings": sum(len(live.segment.postings.passages) for live in self.lives),
             },
             "recall_at_10": min(measured, default=1.0),
-            "segments": [
-                {
-                    "name": live.segment.name,
-                    "passages": len(live.segment),
-                    "deleted": len(live.segment) - len(live),
-                    "ann": asdict(live.segment.approximate.facts)
-                    if live.segment.approximate
-                    else None,
-                    "kept": live.segment.kept,
-                }
-                for live in self.lives
-            ],
+            "segments": [_described(live) for live in self.lives],
         }
+
+
+def _described(live: Live) -> dict[str, Any]:
+    """A segment, for the manifest."""
+    segment = live.segment
+    found = segment.approximate
+    exact = "Flat" if segment.storage.code_size == 4 * segment.storage.d else "SQ8"
+    return {
+        "name": segment.name,
+        "passages": len(segment),
+        "deleted": len(segment) - len(live),
+        "faiss_factory": found.facts.factory if found else exact,
+        "ann": asdict(found.facts) if found else None,
+        "kept": segment.kept,
+    }
 
 
 def rank_lexical(

@@ -57,16 +57,18 @@ class Systems:
 def choose_fusion(lexical: Ranking, dense: Ranking, qrels: Qrels, *, k: int) -> FusionSpec:
     """The fusion with the best recall@10 + nDCG@10 on dev: RRF, or convex at one of 21 weights.
 
-    Of equals the one nearest to even weights is taken.
+    Of equals the one nearest to even weights is taken. It keeps the depth that it was measured at, so
+    that an index which searches by it gives what was measured.
     """
+    depth = depth_for(k)
 
     def merit(spec: FusionSpec) -> tuple[float, float]:
         fused = fuse(lexical, dense, spec=spec, k=k)
         found = evaluate(fused, qrels, metrics=("recall@10", "ndcg@10"))
         return found.mean("recall@10") + found.mean("ndcg@10"), -abs(spec.dense_weight - 0.5)
 
-    convex = [FusionSpec(method="convex", dense_weight=weight) for weight in _WEIGHTS]
-    return max([FusionSpec(method="rrf"), *convex], key=merit)
+    convex = [FusionSpec("convex", weight, depth) for weight in _WEIGHTS]
+    return max([FusionSpec(depth=depth), *convex], key=merit)
 
 
 def rank_systems(
@@ -94,7 +96,7 @@ def rank_systems(
         return bench.lexical_ranking(split, k=depth), dense
 
     if fusion is None:
-        fusion = FusionSpec()
+        fusion = FusionSpec(depth=depth)
         if "dev" in bench.dataset.qrels:
             found = sides("dev", dense_of("dev"))
             fusion = choose_fusion(*found, bench.dataset.qrels["dev"], k=k)

@@ -17,6 +17,7 @@ from retrieval_ft.index.writer import IndexWriter, writing
 from retrieval_ft.models import resolve
 from retrieval_ft.pipeline.prepare import read_corpus
 from retrieval_ft.pipeline.searching import index_encoder
+from retrieval_ft.pipeline.workbench import embedding_cache
 
 
 def add_passages(
@@ -29,7 +30,7 @@ def add_passages(
     """
     corpus = read_corpus(config)
     with writing(folder, wait=wait) as writer:
-        encoder = index_encoder(folder, writer.spec, model=model)
+        encoder = index_encoder(folder, writer.spec, model=model, cached=True)
         vectors = encoder.encode(corpus.passages, role="passage")
         if replacing:
             replaced = writer.upsert(corpus, vectors, encoder_fingerprint=encoder.fingerprint)
@@ -93,7 +94,7 @@ def rebuild_index(folder: Path, *, model: str, wait: float) -> dict[str, Any]:
     """Encode all passages with another model beside the older vectors, then switch."""
     path = resolve(model).path
     with writing(folder, wait=wait) as writer:
-        encoder = load_encoder(path)
+        encoder = load_encoder(path, cache_root=embedding_cache())  # so that it can go on
         spec = replace(
             writer.spec,
             encoder_fingerprint=encoder.fingerprint,
@@ -124,7 +125,16 @@ def index_info(folder: Path) -> dict[str, Any]:
         DataError: no index is there, or its manifest is damaged.
     """
     generation = store.current(folder)
-    shown = ("spec", "counts", "changes", "recall_at_10", "segments")
+    shown = (
+        "lexical",
+        "fusion",
+        "vectors",
+        "counts",
+        "changes",
+        "recall_at_10",
+        "segments",
+        "spec",
+    )
     return {
         **_head(folder, generation.number),
         "bytes": store.size_of(generation.files),

@@ -15,6 +15,7 @@ from retrieval_ft.index.snippets import Snippet, snippet
 from retrieval_ft.index.store import POINTER
 from retrieval_ft.models import resolve
 from retrieval_ft.pipeline.index import FOLDER
+from retrieval_ft.pipeline.workbench import embedding_cache
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -133,8 +134,12 @@ class Searcher:
         }
 
 
-def index_encoder(folder: Path, spec: IndexSpec, *, model: str | None = None) -> Encoder:
+def index_encoder(
+    folder: Path, spec: IndexSpec, *, model: str | None = None, cached: bool = False
+) -> Encoder:
     """The encoder that an index was built with, from where the index says it is, or from `model`.
+
+    With the embedding cache, encoding of many passages goes on where it was interrupted.
 
     Raises:
         DataError: it is another one.
@@ -143,7 +148,7 @@ def index_encoder(folder: Path, spec: IndexSpec, *, model: str | None = None) ->
 
     # The index says where its model is, relative to itself where they are in one run.
     path = resolve(model or str((folder / spec.encoder_path).resolve())).path
-    encoder = load_encoder(path)
+    encoder = load_encoder(path, cache_root=embedding_cache() if cached else None)
     spec.check_encoder(encoder.fingerprint, what="queries")
     return encoder
 

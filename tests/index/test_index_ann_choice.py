@@ -29,7 +29,7 @@ def test_up_to_the_limit_search_is_exact_whatever_the_memory(deletes):
     ("memory_gb", "deletes", "kind", "factory"),
     [
         (4, False, "hnsw", "HNSW32,SQ8"),
-        (4, True, "ivf-flat", "IVF4096,Flat"),
+        (4, True, "ivf-sq8", "IVF4096,SQ8"),
         (1, True, "ivf-sq8", "IVF4096,SQ8"),
         (0.5, False, "ivf-sq8", "IVF4096,SQ8"),
         (0.3, True, "ivf-rabitq", "RR,IVF4096,RaBitQ"),
@@ -44,8 +44,7 @@ def test_the_reason_is_one_sentence_with_the_numbers():
     reason = choose(MILLION, 384, memory_gb=1, deletes=True).reason
     assert reason == (
         "1,000,000 vectors are more than the 200,000 searched exactly; passages may be deleted, so "
-        "no hnsw; ivf-sq8 is the first that fits in the 1 GB given (ivf-flat 1.55 GB, "
-        "ivf-sq8 0.40 GB)"
+        "no hnsw; ivf-sq8 is the first that fits in the 1 GB given (ivf-sq8 0.40 GB)"
     )
 
 
