@@ -28,7 +28,7 @@ def add_passages(
     Raises:
         DataError: an id is in the index already and `replacing` is not asked for.
     """
-    corpus = read_corpus(config)
+    corpus, hygiene = read_corpus(config)
     with writing(folder, wait=wait) as writer:
         encoder = index_encoder(folder, writer.spec, model=model, cached=True)
         vectors = encoder.encode(corpus.passages, role="passage")
@@ -37,7 +37,8 @@ def add_passages(
         else:
             writer.add(corpus, vectors, encoder_fingerprint=encoder.fingerprint)
             replaced = 0
-        return _after(writer, folder, added=len(corpus) - replaced, replaced=replaced)
+        added = len(corpus) - replaced
+        return _after(writer, folder, added=added, replaced=replaced, hygiene=hygiene)
 
 
 def delete_passages(

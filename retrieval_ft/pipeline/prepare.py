@@ -47,15 +47,15 @@ class Prepared:
     links: Rows
 
 
-def read_checked(config: Config) -> Prepared:
-    """Read, clean, check and split the dataset of a config.
+def read_checked(config: Config, *, minimum: int = 2) -> Prepared:
+    """Read, clean, check and split the dataset of a config, which gives at least so many passages.
 
     The splits are complete where the labels are enough to train on; else `generate` completes them.
 
     Raises:
         DataError: a fault in a file, a query without a relevant passage, a leak, no train pairs.
     """
-    source = read_source(config, offsets_of(config))
+    source = read_source(config, offsets_of(config), minimum=minimum)
     source, files, pii = _scrubbed(source, config)
     unknown = _unknown_share(config) if source.facts["format"] != "beir" else None
     hygiene = clean(
@@ -64,6 +64,7 @@ def read_checked(config: Config) -> Prepared:
         base=config.model.base,
         seed=config.seed,
         unknown_share=unknown,
+        minimum=minimum,
     )
     dataset, dropped = splits.check_judged(
         hygiene.dataset, drop=config.data.unjudged_queries == "drop"
@@ -96,14 +97,19 @@ def offsets_of(config: Config) -> Callable[[], Offsets]:
     return lambda: fast_offsets(base_tokenizer(config.model))
 
 
-def read_corpus(config: Config) -> Corpus:
-    """The passages that a config points at, cleaned as a run would; labels are not looked at."""
+def read_corpus(config: Config) -> tuple[Corpus, list[dict[str, Any]]]:
+    """The passages that a config points at, cleaned as a run would; labels are not looked at.
+
+    Returns:
+        The corpus, of one passage at least, and the lines of the hygiene table that touched any.
+    """
     if format_of(config.data) == "beir":
-        return beir.read_corpus(source_folder(config.data) / "corpus.jsonl")
+        return beir.read_corpus(source_folder(config.data) / "corpus.jsonl", minimum=1), []
     unlabelled = config.model_copy(
         update={"data": config.data.model_copy(update={"labels": None, "queries": None})}
     )
-    return read_checked(unlabelled).dataset.corpus
+    found = read_checked(unlabelled, minimum=1)
+    return found.dataset.corpus, [line for line in found.account["hygiene"] if line["touched"]]
 
 
 def carve(dataset: Dataset, config: Config) -> tuple[Dataset, dict[str, Any]]:

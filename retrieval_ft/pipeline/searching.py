@@ -91,7 +91,9 @@ class Searcher:
         if asking.rerank:
             from retrieval_ft.encoder.cross_encoder import load_cross_encoder
 
-            self._cross_encoder = load_cross_encoder(resolve(cross_encoder).path)
+            self._cross_encoder = load_cross_encoder(
+                resolve(cross_encoder, kind="cross-encoder").path
+            )
 
     def search(self, texts: Sequence[str]) -> list[list[Hit]]:
         """The hits of some queries, best first."""

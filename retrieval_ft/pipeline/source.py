@@ -84,7 +84,7 @@ def source_digest(data: DataConfig) -> dict[str, str]:
     return {name: artifacts.sha256_file(file) for name, file in files.items()}
 
 
-def read_source(config: Config, offsets: Callable[[], Offsets]) -> Source:
+def read_source(config: Config, offsets: Callable[[], Offsets], *, minimum: int = 2) -> Source:
     """Read the dataset that a config points at.
 
     Args:
@@ -101,12 +101,14 @@ def read_source(config: Config, offsets: Callable[[], Offsets]) -> Source:
     elif found == "labels":
         source = Source(_NOTHING, {"format": found})
     else:
-        source = _documents(config, offsets, found)
+        source = _documents(config, offsets, found, minimum=minimum)
     source = replace(source, dataset=replace(source.dataset, name=source_name(data)))
     return _with_labels(source, config) if data.labels else source
 
 
-def _documents(config: Config, offsets: Callable[[], Offsets], found: str) -> Source:
+def _documents(
+    config: Config, offsets: Callable[[], Offsets], found: str, *, minimum: int
+) -> Source:
     data, cut = config.data, _is_cut(config)
     room = config.model.max_length - _SPECIAL_TOKENS
     if cut and config.chunking.tokens > room:
@@ -137,10 +139,9 @@ def _documents(config: Config, offsets: Callable[[], Offsets], found: str) -> So
     else:
         corpus = _whole(stripped())
     facts["reading"] = reading.account.summary()
-    if len(corpus) < 2:
-        raise DataError(
-            f"{source_folder(data)}: gave {len(corpus)} passages; retrieval needs at least two"
-        )
+    if len(corpus) < minimum:
+        needed = "retrieval needs at least two" if minimum > 1 else "there is nothing to index"
+        raise DataError(f"{source_folder(data)}: gave {len(corpus)} passages; {needed}")
     return Source(
         Dataset("", corpus, Queries((), ()), {}),
         facts,

@@ -81,7 +81,7 @@ def build_index(
     beside = beside and format_of(config.data) == "beir"
     folder = out or (source if beside else config.run_folder) / INDEX
     dataset = prepare.read_prepared(run) if run else None
-    corpus = dataset.corpus if dataset else prepare.read_corpus(config)
+    corpus, hygiene = (dataset.corpus, []) if dataset else prepare.read_corpus(config)
     path = _model_path(config, run, model)
     encoder = serving_encoder(path, config.model)
     fusion, place = FusionSpec(), str(path.resolve())
@@ -95,6 +95,7 @@ def build_index(
         "schema_version": 1,
         "index": str(folder),
         "passages": len(corpus),
+        "hygiene": hygiene,
         "model": str(path),
         "fusion": asdict(fusion),
     }

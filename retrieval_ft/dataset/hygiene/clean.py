@@ -45,6 +45,7 @@ def clean(
     base: str,
     seed: int,
     unknown_share: UnknownShare | None = None,
+    minimum: int = 2,
 ) -> Hygiene:
     """Clean a dataset whose documents are cut into passages.
 
@@ -58,9 +59,10 @@ def clean(
         base: name of the base model.
         seed: of the sample whose languages are guessed.
         unknown_share: texts -> share of their tokens that the base tokenizer does not know.
+        minimum: passages that must be left.
 
     Raises:
-        DataError: the base tokenizer does not know the language, or fewer than two passages are left.
+        DataError: the base tokenizer does not know the language, or fewer passages are left.
     """
     languages = language_mix(
         dataset.corpus, seed=seed, base=base, unknown_share=unknown_share, name=dataset.name
@@ -71,7 +73,9 @@ def clean(
         for row in judged.grades.values()
         for passage_id in row
     }
-    dataset, short = drop_short(dataset, min_words=config.min_words, labelled=labelled)
+    dataset, short = drop_short(
+        dataset, min_words=config.min_words, labelled=labelled, minimum=minimum
+    )
     found = clusters(dataset.corpus, jaccard=config.near_duplicate_jaccard, labelled=labelled)
     if config.duplicates == "collapse":
         dataset, checks = collapse(dataset, found)
@@ -81,7 +85,7 @@ def clean(
         checks = listed(dataset.corpus, found)
         dataset, settled = settle(dataset)
         checks += [settled, contradictions(dataset, found)]
-    if len(dataset.corpus) < 2:
+    if len(dataset.corpus) < minimum:
         raise DataError(
             f"{dataset.name}: all passages are duplicates of one ({dataset.corpus.ids[0]}), and "
             "retrieval needs at least two passages; see whether the source was read as it should be"

@@ -12,7 +12,7 @@ from retrieval_ft.errors import DataError
 
 
 def drop_short(
-    dataset: Dataset, *, min_words: int, labelled: Collection[str]
+    dataset: Dataset, *, min_words: int, labelled: Collection[str], minimum: int = 2
 ) -> tuple[Dataset, Check]:
     """Drop passages cut from documents whose text, title left out, has under `min_words` words.
 
@@ -23,7 +23,7 @@ def drop_short(
         The dataset, and the check `short_passages`.
 
     Raises:
-        DataError: fewer than two passages would be left.
+        DataError: fewer than `minimum` passages would be left.
     """
     corpus = dataset.corpus
     cut = [
@@ -42,7 +42,7 @@ def drop_short(
     )
     if not cut:
         return dataset, check
-    if len(corpus) - len(cut) < 2:
+    if len(corpus) - len(cut) < minimum:
         raise DataError(
             f"{dataset.name}: {len(cut)} of {len(corpus)} passages have under {min_words} words, and "
             "retrieval needs at least two passages; lower hygiene.min_words, or see whether the "
