@@ -37,7 +37,7 @@ class FusionSpec:
             by their mean and standard deviation.
         dense_weight: weight of the dense side, in [0, 1]; BM25 gets `1 - dense_weight`. For "rrf",
             .5 is the usual unweighted form (scores are half of the usual, in the same order).
-        depth: how many hits each side gives; None for `depth_for(k)`.
+        depth: how many hits each side gives, never fewer than `k`; None for `depth_for(k)`.
 
     Raises:
         ConfigError: the method is unknown, the weight is out of [0, 1], or the depth is below 1.
@@ -58,8 +58,8 @@ class FusionSpec:
             raise ConfigError(f"the fusion depth must be at least 1, found {self.depth}")
 
     def depth_for(self, k: int) -> int:
-        """Return how many hits each side gives to a fused top `k`."""
-        return depth_for(k) if self.depth is None else self.depth
+        """Return how many hits each side gives to a fused top `k`; never fewer than `k`."""
+        return depth_for(k) if self.depth is None else max(self.depth, k)
 
     def describe(self) -> str:
         """One line with what a hybrid figure depends on, to stand beside it."""

@@ -150,8 +150,11 @@ def test_an_explained_hit_names_its_terms_and_where_they_stand(live):
 
 
 def test_depth_is_how_much_of_each_side_is_fused(live):
-    shallow = cli("search", "fox", "--index", live, "--depth", "1", "-k", "10", "--json")
-    assert len(shallow.document["hits"]) <= 2
+    for depth in (3, 30):
+        words = ["--index", live, "--depth", depth, "-k", "3", "--json"]
+        hits = cli("search", "the fox and the river", *words).document["hits"]
+        ranks = [hit[side] for hit in hits for side in ("bm25_rank", "dense_rank") if hit[side]]
+        assert max(ranks) <= depth
 
 
 def test_tenants_are_kept_apart(copied, tmp_path, model_folder):
