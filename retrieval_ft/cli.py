@@ -161,6 +161,9 @@ def search(
     cross_encoder: Annotated[
         str, typer.Option(help="Model for --rerank.")
     ] = "ms-marco-MiniLM-L-12-v2-int8",
+    engine: Annotated[
+        str, typer.Option(help="Of BM25: impacts, or rank_bm25 to check (slow).")
+    ] = "impacts",
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the terms that match, and where.")
     ] = False,
@@ -177,6 +180,7 @@ def search(
         depth=depth,
         rerank=rerank,
         explain=explain,
+        engine=engine,  # type: ignore[arg-type]
     )
     searcher = Searcher(
         index_folder, model=model, asking=asking, tenant=tenant, cross_encoder=cross_encoder

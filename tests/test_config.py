@@ -89,7 +89,7 @@ def test_an_unknown_key_names_the_nearest_valid_one(override, unknown, near):
 
 
 def test_an_unknown_key_lists_what_its_section_allows():
-    assert "(allowed here: k1, b, stemmer, stop_words, bigrams)" in fault("lexical.k2=1")
+    assert "(allowed here: k1, b, stemmer, stop_words, bigrams, engine)" in fault("lexical.k2=1")
 
 
 @pytest.mark.parametrize(

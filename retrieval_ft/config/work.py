@@ -42,6 +42,8 @@ class LexicalConfig(Section):
     """"none", "english" (Lucene's 33 words), or a language of the package `stop-words`."""
     bigrams: bool = True
     """Pairs of letters where a script sets no spaces between words (Chinese, Japanese, Thai, ...)."""
+    engine: Literal["impacts", "rank_bm25"] = "impacts"
+    """rank_bm25 gives the same ranking by that package itself, hundreds of times slower: to check."""
 
 
 class IndexConfig(Section):

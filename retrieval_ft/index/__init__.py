@@ -6,6 +6,7 @@ from retrieval_ft.index.filters import Filter, parse
 from retrieval_ft.index.fusion import FusionSpec, convex, dbsf, depth_for, fuse, rrf
 from retrieval_ft.index.hybrid import Hit, HybridIndex, rank_dense, rank_lexical
 from retrieval_ft.index.lexical import LexicalIndex
+from retrieval_ft.index.rank_bm25 import RankBm25
 from retrieval_ft.index.rerank import rerank
 from retrieval_ft.index.spec import IndexSpec
 from retrieval_ft.index.tokens import LexicalSpec
@@ -24,6 +25,7 @@ __all__ = [
     "IndexWriter",
     "LexicalIndex",
     "LexicalSpec",
+    "RankBm25",
     "convex",
     "dbsf",
     "depth_for",

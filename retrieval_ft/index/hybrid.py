@@ -26,6 +26,7 @@ from retrieval_ft.index.filters import Filter
 from retrieval_ft.index.fusion import FusionSpec, fuse
 from retrieval_ft.index.lexical import LexicalIndex
 from retrieval_ft.index.passages import Passage
+from retrieval_ft.index.rank_bm25 import RankBm25
 from retrieval_ft.index.segment import Live
 from retrieval_ft.index.spec import IndexSpec
 from retrieval_ft.index.strings import Joined
@@ -144,6 +145,13 @@ class HybridIndex:
         """The same index under another fusion."""
         other = copy.copy(self)
         other.spec = replace(self.spec, fusion=fusion)
+        return other
+
+    def with_rank_bm25(self) -> Self:
+        """The same index with BM25 by rank_bm25 itself, over the live passages; it reads them all."""
+        other = copy.copy(self)
+        texts = [p.whole for live in self.lives for p in live.segment.passages.live(live.alive)]
+        other.lexical = RankBm25(self.lexical.parts, self.spec.lexical, texts)
         return other
 
     def narrowed(self, where: Filter) -> Self:

@@ -104,8 +104,9 @@ def moved(corpus: Corpus, rows: Sequence[tuple[Segment, int]], *, spec: IndexSpe
     """
     check_corpus(corpus)
     storage = empty_like(rows[0][0].storage)
-    codes = [codes_of(holder.storage)[position] for holder, position in rows]
-    storage.add_sa_codes(np.ascontiguousarray(codes))
+    codes = {id(holder): codes_of(holder.storage) for holder, _ in rows}
+    chosen = [codes[id(holder)][position] for holder, position in rows]
+    storage.add_sa_codes(np.ascontiguousarray(chosen))
     return Segment.build(corpus, storage, spec=spec.lexical)
 
 

@@ -11,6 +11,7 @@ from retrieval_ft.errors import ConfigError, DataError
 from retrieval_ft.index import HybridIndex, IndexSpec, rerank
 from retrieval_ft.index.filters import Filter
 from retrieval_ft.index.hybrid import Hit, Mode
+from retrieval_ft.index.rank_bm25 import Engine
 from retrieval_ft.index.snippets import Snippet, snippet
 from retrieval_ft.index.store import POINTER
 from retrieval_ft.models import resolve
@@ -40,6 +41,7 @@ class Asking:
         depth: hits of each side that are fused; max(100, 4 k) where None.
         rerank: first hits that a cross-encoder puts in order; 0 for none.
         explain: whether hits say which terms match, and where.
+        engine: of BM25; "rank_bm25" is that package itself, slow.
     """
 
     k: int = 10
@@ -48,10 +50,12 @@ class Asking:
     depth: int | None = None
     rerank: int = 0
     explain: bool = False
+    engine: Engine = "impacts"
 
     def __post_init__(self) -> None:
-        if self.mode not in _MODES:
-            raise ConfigError(f"--mode {self.mode!r}: choose one of {', '.join(_MODES)}")
+        for option, allowed in (("mode", _MODES), ("engine", get_args(Engine))):
+            if (given := getattr(self, option)) not in allowed:
+                raise ConfigError(f"--{option} {given!r}: choose one of {', '.join(allowed)}")
 
 
 class Searcher:
@@ -83,7 +87,7 @@ class Searcher:
         index = index if tenant is None else index.for_tenant(tenant)
         if asking.depth is not None:
             index = index.with_fusion(replace(index.spec.fusion, depth=asking.depth))
-        self.index = index
+        self.index = index.with_rank_bm25() if asking.engine == "rank_bm25" else index
         self._encoder: Encoder | None = None
         if asking.mode != "bm25":
             self._encoder = index_encoder(self.folder, index.spec, model=model)

@@ -90,6 +90,7 @@ def read_source(config: Config, offsets: Callable[[], Offsets], *, minimum: int 
     Args:
         config: data, chunking and hygiene of it.
         offsets: gives how the base model cuts texts into tokens; called for documents only.
+        minimum: passages that documents must give.
 
     Raises:
         DataError: a faulty file or row, or nothing that can be read.

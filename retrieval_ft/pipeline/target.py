@@ -9,8 +9,8 @@ from retrieval_ft import config as configs
 from retrieval_ft.config import Config
 from retrieval_ft.dataset.labels import brings_texts
 from retrieval_ft.errors import ConfigError
-from retrieval_ft.index import LexicalSpec
 from retrieval_ft.pipeline.run import CONFIG
+from retrieval_ft.pipeline.workbench import lexical_spec
 
 _YAML = (".yaml", ".yml")
 _ROWS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -53,7 +53,7 @@ def resolve_config(
             f"{target}: no such config file, run directory, dataset folder or documents"
         )
     config = configs.from_mapping(raw, overrides, name=name, source=str(target))
-    LexicalSpec(**config.lexical.model_dump()).tokenize([""])  # says now what it does not know
+    lexical_spec(config.lexical).tokenize([""])  # says now what it does not know
     return config
 
 

@@ -11,7 +11,14 @@ from retrieval_ft import artifacts
 from retrieval_ft.config import Config, LexicalConfig, ModelConfig
 from retrieval_ft.console import note
 from retrieval_ft.dataset import Corpus, Dataset, Queries, Ranking, Split
-from retrieval_ft.index import DenseIndex, LexicalIndex, LexicalSpec, rank_dense, rank_lexical
+from retrieval_ft.index import (
+    DenseIndex,
+    LexicalIndex,
+    LexicalSpec,
+    RankBm25,
+    rank_dense,
+    rank_lexical,
+)
 from retrieval_ft.models import resolve
 from retrieval_ft.packages import home
 from retrieval_ft.pipeline.workers import Source, shared
@@ -79,7 +86,8 @@ class Workbench:
 
     def _lexical_over(self, corpus: Corpus) -> LexicalIndex:
         spec = lexical_spec(self.config.lexical)
-        return LexicalIndex.build(corpus.ids, corpus.passages, spec=spec)
+        kind = RankBm25 if self.config.lexical.engine == "rank_bm25" else LexicalIndex
+        return kind.build(corpus.ids, corpus.passages, spec=spec)
 
 
 def dense_index(encoder: Encoder, corpus: Corpus) -> DenseIndex:
@@ -143,7 +151,7 @@ def base_tokenizer(config: ModelConfig) -> Any:
 
 def lexical_spec(config: LexicalConfig) -> LexicalSpec:
     """BM25 as the config asks."""
-    return LexicalSpec(**config.model_dump())
+    return LexicalSpec(**config.model_dump(exclude={"engine"}))
 
 
 def model_digest(path: Path, config: ModelConfig) -> str:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from rank_bm25 import BM25Okapi
 
 from retrieval_ft.errors import ConfigError, DataError
-from retrieval_ft.index import LexicalIndex, LexicalSpec
+from retrieval_ft.index import LexicalIndex, LexicalSpec, RankBm25
 from retrieval_ft.index.lexical import LexicalPart
 from retrieval_ft.index.postings import Postings
 from retrieval_ft.index.strings import Ids
@@ -271,3 +271,35 @@ def test_ids_and_texts_of_different_number_are_refused():
 def test_k_below_one_is_refused():
     with pytest.raises(ConfigError, match="k = 0"):
         build(["a"]).search(["a"], k=0)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(rows, min_size=1, max_size=3),
+    st.lists(text, min_size=1, max_size=3),
+    st.integers(1, 12),
+)
+def test_rank_bm25_itself_can_be_asked_for(parts, queries, k):
+    index, whole = in_parts(parts, PLAIN, [f"p{i}" for i in range(18)])
+    live = [t for part in parts for t, alive in part if alive]
+    slow = RankBm25(index.parts, PLAIN, live)
+    if any(PLAIN.tokenize(live)):
+        oracle = BM25Okapi(PLAIN.tokenize(live))
+        for query in queries:
+            expected = oracle.get_scores(PLAIN.tokenize([query])[0]).astype(np.float32)
+            alive = np.concatenate([[a for _, a in part] for part in parts]).astype(bool)
+            assert slow.scores(query)[alive].tolist() == expected.tolist()
+            assert not slow.scores(query)[~alive].any()
+    for mine, theirs in zip(slow.search(queries, k=k), whole.search(queries, k=k), strict=True):
+        np.testing.assert_allclose(mine[1], theirs[1], atol=1e-5)
+        names = slow.ids.take(mine[0])
+        assert names == [i for _, i in sorted(zip(-mine[1], names, strict=True))]
+
+
+def test_rank_bm25_heeds_what_is_allowed():
+    index = RankBm25.build(
+        ["a", "b", "c", "d", "e"], ["cat", "cat", "dog", "elk", "owl"], spec=PLAIN
+    )
+    ((positions, _),) = index.search(["cat dog"], k=5, allowed=[np.array([0, 1, 1, 1, 1], bool)])
+    assert positions.tolist() == [2, 1]
+    assert RankBm25.build([], [], spec=PLAIN).search(["cat"], k=2)[0][0].tolist() == []

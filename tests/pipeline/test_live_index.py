@@ -157,6 +157,14 @@ def test_depth_is_how_much_of_each_side_is_fused(live):
         assert max(ranks) <= depth
 
 
+def test_rank_bm25_finds_the_same(live, tmp_path):
+    added(live, tmp_path)
+    words = ["the fox and the river", "--index", live, "--mode", "bm25"]
+    assert ids(*words, "--engine", "rank_bm25") == ids(*words)
+    wrong = cli("search", *words, "--engine", "lucene")
+    assert wrong.code == 2 and "choose one of impacts, rank_bm25" in wrong.err
+
+
 def test_tenants_are_kept_apart(copied, tmp_path, model_folder):
     folder = tmp_path / "tenants"
     folder.mkdir()
