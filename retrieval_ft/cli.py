@@ -26,6 +26,7 @@ from retrieval_ft.cli_common import (
     led,
     show,
 )
+from retrieval_ft.cli_evidence import advise, compare
 from retrieval_ft.cli_index import index_app
 from retrieval_ft.console import note, stdout
 from retrieval_ft.errors import GateNotPassed
@@ -42,6 +43,8 @@ data_app = typer.Typer(help="Data sets built on this machine.", no_args_is_help=
 app.add_typer(models_app, name="models")
 app.add_typer(data_app, name="data")
 app.add_typer(index_app, name="index")
+app.command()(compare)
+app.command()(advise)
 
 
 @app.command()

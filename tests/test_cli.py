@@ -33,6 +33,8 @@ COMMANDS = [
         )
     ),
     ["search"],
+    ["compare"],
+    ["advise"],
     ["models"],
     ["models", "list"],
     ["models", "fetch"],

@@ -114,6 +114,10 @@ class EvaluationConfig(Section):
     """Passages ranked for each query."""
     resamples: int = Field(10_000, ge=1_000)
     """Resamples of the sign-flip test and of the bootstrap."""
+    min_gain: float = Field(0.0, ge=0, lt=1)
+    """Least gain of recall@10 for which the tuned model is promoted, dense and hybrid."""
+    max_forgetting: float | None = Field(None, ge=0, lt=1)
+    """Largest loss of recall@10 on a general set with which it is promoted; null: not looked at."""
     general: Literal["auto"] | tuple[str, ...] = "auto"
     """Sets of other domains that the embedder is measured on before and after, to see what it forgot:
     built-in names or folders in BEIR layout. auto: built-in sets that stand on this machine."""

@@ -1,7 +1,16 @@
 """Systems against metrics: per-query values, paired tests, the gate, and the report."""
 
-from retrieval_ft.evaluation.compare import compare, difference_rows
-from retrieval_ft.evaluation.gate import Outcome, Verdict, decide
+from retrieval_ft.evaluation.advise import Advice, advice_text, advise
+from retrieval_ft.evaluation.compare import compare, difference_rows, document_groups
+from retrieval_ft.evaluation.facts import assemble, facts_of, read_inputs
+from retrieval_ft.evaluation.gate import (
+    Outcome,
+    Thresholds,
+    Verdict,
+    decide,
+    general_deltas,
+    verdict_document,
+)
 from retrieval_ft.evaluation.markdown import report_markdown
 from retrieval_ft.evaluation.metrics import (
     DEFINITIONS,
@@ -10,29 +19,61 @@ from retrieval_ft.evaluation.metrics import (
     evaluate,
     parse_metric,
 )
+from retrieval_ft.evaluation.regression import Regression, check_regression, read_measured
 from retrieval_ft.evaluation.report import systems_table, systems_text, verdict_line
+from retrieval_ft.evaluation.seeds import OverSeeds, average, seed_document
+from retrieval_ft.evaluation.slices import MINIMUM, Slice, slice_rows, slices_of
 from retrieval_ft.evaluation.stats import Difference, holm, paired_test, smallest_detectable
-from retrieval_ft.evaluation.trec import read_trec_run, write_trec_run
+from retrieval_ft.evaluation.trec import (
+    check_run,
+    read_qrels,
+    read_trec_run,
+    write_qrels,
+    write_trec_run,
+)
 
 __all__ = [
     "DEFINITIONS",
     "METRICS",
+    "MINIMUM",
+    "Advice",
     "Difference",
     "Outcome",
+    "OverSeeds",
     "PerQuery",
+    "Regression",
+    "Slice",
+    "Thresholds",
     "Verdict",
+    "advice_text",
+    "advise",
+    "assemble",
+    "average",
+    "check_regression",
+    "check_run",
     "compare",
     "decide",
     "difference_rows",
+    "document_groups",
     "evaluate",
+    "facts_of",
+    "general_deltas",
     "holm",
     "paired_test",
     "parse_metric",
+    "read_inputs",
+    "read_measured",
+    "read_qrels",
     "read_trec_run",
     "report_markdown",
+    "seed_document",
+    "slice_rows",
+    "slices_of",
     "smallest_detectable",
     "systems_table",
     "systems_text",
+    "verdict_document",
     "verdict_line",
+    "write_qrels",
     "write_trec_run",
 ]

@@ -29,20 +29,33 @@ METRICS: tuple[str, ...] = (
     "mrr@10",
     "precision@10",
     "map",
+    "capped_recall@10",
+    "success@10",
+    "hole@10",
 )
 """What reports hold unless asked otherwise."""
 
 DEFINITIONS: Mapping[str, str] = {
     "recall": "relevant passages among the first k, divided by all relevant ones (not capped at k)",
+    "capped_recall": "relevant passages among the first k, divided by the smaller of k and all "
+    "relevant ones (so that 1 can be reached where there are more than k)",
+    "success": "1 where a relevant passage is among the first k, else 0",
     "ndcg": "sum of grade / log2(rank + 1) over the first k, divided by that of the ideal order",
     "mrr": "1 / rank of the first relevant passage, 0 where none is among the first k",
     "precision": "relevant passages among the first k, divided by k",
     "map": "sum of the precision at each relevant passage of the whole ranking, divided by all "
     "relevant ones",
+    "hole": "passages among the first k that nobody judged for the query, divided by k (a grade of 0 "
+    "or below is a judgement; a place that the ranking leaves empty is no hole)",
 }
-"""Each metric in a line, by the part of its name before the `@`."""
+"""Each metric in a line, by the part of its name before the `@`.
 
-_NAME = re.compile(r"(recall|ndcg|mrr|precision)@([1-9][0-9]*)|(map)")
+All but two are trec_eval's. `capped_recall` and `hole` are those of BEIR (`recall_cap` and `hole` in
+its `custom_metrics.py`), but for that a hole is a passage nobody judged for this query, not for any;
+so `precision@k + hole@k` is at most 1, and what is missing was judged not relevant or not returned.
+"""
+_KINDS = "|".join(kind for kind in DEFINITIONS if kind != "map")
+_NAME = re.compile(rf"({_KINDS})@([1-9][0-9]*)|(map)")
 
 
 @dataclass(frozen=True)
@@ -55,14 +68,28 @@ class _Judged:
     """Their grades, [found]."""
     ideal: Floats
     """Grades of all relevant passages, best first, [relevant]."""
+    holes: Floats
+    """Ranks from 1 of the passages that nobody judged, ascending, [unjudged]."""
 
     def found(self, k: int) -> int:
         """Number of relevant passages among the first k."""
-        return int(np.searchsorted(self.ranks, k, side="right"))
+        return int(self.ranks.searchsorted(k, "right"))
 
 
 def _recall(judged: _Judged, k: int) -> float:
     return judged.found(k) / len(judged.ideal)
+
+
+def _capped_recall(judged: _Judged, k: int) -> float:
+    return judged.found(k) / min(k, len(judged.ideal))
+
+
+def _success(judged: _Judged, k: int) -> float:
+    return float(judged.found(k) > 0)
+
+
+def _hole(judged: _Judged, k: int) -> float:
+    return int(judged.holes.searchsorted(k, "right")) / k
 
 
 def _precision(judged: _Judged, k: int) -> float:
@@ -87,6 +114,9 @@ def _map(judged: _Judged, _: int) -> float:
 
 _FUNCTIONS: Mapping[str, Callable[[_Judged, int], float]] = {
     "recall": _recall,
+    "capped_recall": _capped_recall,
+    "success": _success,
+    "hole": _hole,
     "precision": _precision,
     "mrr": _mrr,
     "ndcg": _ndcg,
@@ -106,8 +136,8 @@ def parse_metric(name: str) -> tuple[str, int]:
     match = _NAME.fullmatch(name)
     if match is None:
         raise ConfigError(
-            f"unknown metric {name!r}; allowed: recall@k, ndcg@k, mrr@k, precision@k with k from "
-            "1 (such as recall@10), and map"
+            f"unknown metric {name!r}; allowed: recall@k, ndcg@k, mrr@k, precision@k, success@k, "
+            "capped_recall@k, hole@k with k from 1 (such as recall@10), and map"
         )
     return match[1] or match[3], int(match[2] or 0)
 
@@ -157,10 +187,15 @@ def _judge(query_id: str, ids: Sequence[str], grades: Mapping[str, int]) -> _Jud
             f"the ranking of query {query_id!r} holds passage {twice!r} twice; a repeated passage "
             "would count as two hits, so rank each one once"
         )
-    gains = np.fromiter((max(grades.get(p, 0), 0) for p in ids), np.float64, count=len(ids))
-    hits = np.flatnonzero(gains)
+    given = np.fromiter((grades.get(p, np.nan) for p in ids), np.float64, count=len(ids))
+    hits = np.flatnonzero(given > 0)
     ideal = np.array(sorted((g for g in grades.values() if g > 0), reverse=True), np.float64)
-    return _Judged(ranks=(hits + 1).astype(np.float64), gains=gains[hits], ideal=ideal)
+    return _Judged(
+        ranks=(hits + 1).astype(np.float64),
+        gains=given[hits],
+        ideal=ideal,
+        holes=(np.flatnonzero(np.isnan(given)) + 1).astype(np.float64),
+    )
 
 
 def evaluate(ranking: Ranking, qrels: Qrels, *, metrics: Sequence[str] = METRICS) -> PerQuery:
@@ -173,7 +208,7 @@ def evaluate(ranking: Ranking, qrels: Qrels, *, metrics: Sequence[str] = METRICS
     Args:
         ranking: Search results, best first.
         qrels: Judgements.
-        metrics: Names such as `recall@10`, `ndcg@10`, `mrr@10`, `precision@10` and `map`.
+        metrics: Names of the kinds in `DEFINITIONS`, with a depth: `recall@10`; `map` has none.
 
     Returns:
         Values float64 [queries], for the judged queries with a relevant passage, sorted by id.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,16 @@ from retrieval_ft.config import Config
 from retrieval_ft.dataset import Qrels, Ranking, Split
 from retrieval_ft.evaluation import (
     PerQuery,
+    Thresholds,
     Verdict,
     compare,
     decide,
     difference_rows,
     evaluate,
+    general_deltas,
+    slice_rows,
+    slices_of,
+    verdict_document,
     write_trec_run,
 )
 from retrieval_ft.index import DenseIndex, FusionSpec, depth_for, fuse
@@ -159,17 +165,17 @@ def _work(run: Run, bench: Workbench, dataset: Mapping[str, Any]) -> dict[str, A
     rows = difference_rows(
         per_query, _COMPARED, metrics=(GATE_METRIC, "ndcg@10"), **_resampling(config)
     )
-    verdict = _verdict(per_query, config)
     general, general_values = measure_general(
         general_sets(config, bench.dataset), bench.base, encoder, **_resampling(config)
     )
+    verdict = _verdict(per_query, general, config)
     promoted = verdict.verdict == "promote"
     facts = {
         "verdict": verdict.verdict,
         "reason": verdict.rule,
         "systems": {name: found.means() for name, found in per_query.items()},
         "differences": rows,
-        "slices": _slices(per_query, dataset["splits"]["unseen_test_queries"]),
+        "slices": _slices(bench, per_query, dataset["splits"]["unseen_test_queries"]),
         "general": general,
         "choices": {
             "base_fusion": asdict(base.fusion),
@@ -180,24 +186,18 @@ def _work(run: Run, bench: Workbench, dataset: Mapping[str, Any]) -> dict[str, A
     }
     _write(run.folder / _FOLDER, rankings, {"": per_query, **general_values}, facts)
     _promote(run, bench, tuned=promoted)
-    artifacts.write_json(
-        run.folder / VERDICT,
-        {
-            "schema_version": 1,
-            "verdict": verdict.verdict,
-            "reason": verdict.rule,
-            "differences": rows,
-        },
-    )
+    artifacts.write_json(run.folder / VERDICT, verdict_document(verdict, differences=rows))
     return facts
 
 
-def _resampling(config: Config) -> dict[str, int]:
+def _resampling(config: Config) -> dict[str, Any]:
     """What every paired test of a run is given."""
     return {"seed": config.seed, "resamples": config.evaluation.resamples}
 
 
-def _verdict(per_query: Mapping[str, PerQuery], config: Config) -> Verdict:
+def _verdict(
+    per_query: Mapping[str, PerQuery], general: Sequence[Mapping[str, Any]], config: Config
+) -> Verdict:
     dense, hybrid = (
         compare(
             per_query[f"tuned_{kind}"],
@@ -207,7 +207,19 @@ def _verdict(per_query: Mapping[str, PerQuery], config: Config) -> Verdict:
         )
         for kind in ("dense", "hybrid")
     )
-    return decide(dense, hybrid, metric=GATE_METRIC)
+    asked = config.evaluation
+    thresholds = Thresholds(
+        min_gain=asked.min_gain,
+        max_forgetting=asked.max_forgetting,
+        max_latency_regression=None,  # of one architecture both are as fast; `evaluate` times nothing
+    )
+    return decide(
+        dense,
+        hybrid,
+        metric=GATE_METRIC,
+        thresholds=thresholds,
+        general=general_deltas(general, metric=GATE_METRIC) if general else None,
+    )
 
 
 def _rankings(bench: Workbench, base: Systems, tuned: Systems) -> dict[str, Ranking]:
@@ -232,23 +244,27 @@ def _made_dev(bench: Workbench) -> bool:
     return any("origin" in queries.metadata_of(q) for q in bench.dataset.qrels["dev"].query_ids)
 
 
-def _slices(per_query: Mapping[str, PerQuery], unseen: Collection[str]) -> list[dict[str, Any]]:
-    """The systems on test queries about documents that training knew, and on the others."""
-    per_query = {name: per_query[name] for name in per_query if not name.endswith(_NO_PROMPT)}
-    everyone = next(iter(per_query.values())).query_ids
-    parts = {
-        "about documents that training knew": set(everyone) - set(unseen),
-        "about documents that it did not": set(unseen),
-    }
-    return [
-        {
-            "name": name,
-            "queries": len(queries),
-            "systems": {s: found.select(queries).means() for s, found in per_query.items()},
-        }
-        for name, queries in parts.items()
-        if queries
-    ]
+def _slices(
+    bench: Workbench, per_query: Mapping[str, PerQuery], unseen: Collection[str]
+) -> list[dict[str, Any]]:
+    """The systems on the test queries by length, rare terms, overlap, source, seen documents, metadata."""
+    lexical, dataset = bench.lexical, bench.dataset
+    frequency: Counter[str] = Counter()
+    for part in lexical.parts:
+        holders = part.postings.holders(part.alive).tolist()
+        frequency.update(dict(zip(part.postings.terms.table.tolist(), holders, strict=True)))
+    slices = slices_of(
+        dataset.queries,
+        dataset.qrels["test"],
+        dataset.corpus,
+        unseen=unseen,
+        frequency=frequency,
+        terms=lambda text: lexical.spec.tokenize([text])[0],
+    )
+    shown = {name: found for name, found in per_query.items() if not name.endswith(_NO_PROMPT)}
+    return slice_rows(
+        shown, slices, _COMPARED[:2], metrics=(GATE_METRIC,), **_resampling(bench.config)
+    )
 
 
 def _promote(run: Run, bench: Workbench, *, tuned: bool) -> None:

@@ -14,7 +14,15 @@ from retrieval_ft.evaluation import verdict_line as verdict_line_of
 KNOWN = ["bm25", "base_dense", "base_hybrid", "tuned_dense", "tuned_hybrid"]
 LABELS = ["BM25", "base dense", "base hybrid", "tuned dense", "tuned hybrid"]
 MEASURED = ["recall@1", "recall@5", "recall@10", "recall@20", "recall@50", "recall@100"]
-MEASURED += ["ndcg@10", "mrr@10", "precision@10", "map"]
+MEASURED += [
+    "ndcg@10",
+    "mrr@10",
+    "precision@10",
+    "map",
+    "capped_recall@10",
+    "success@10",
+    "hole@10",
+]
 HEADINGS = ["R@1", "R@5", "R@10", "R@20", "R@50", "R@100", "nDCG@10", "MRR@10"]
 NASTY = "a|b `c` *d* <e> [f](g) __h__ \\| &lt; $i$ ~~j~~ \n# k"
 ONE_LINE = " ".join(NASTY.split())
@@ -304,8 +312,16 @@ def test_hygiene_slices_and_warnings_stand_in_the_report():
     document = full()
     means = {name: {"recall@10": 0.25 + i / 8} for i, name in enumerate(document["systems"])}
     document["slices"] = [
-        {"name": "unseen documents", "queries": 1234, "systems": means},
-        {"name": NASTY, "queries": 3, "systems": means},
+        {
+            "name": "document",
+            "value": "unseen",
+            "queries": 1234,
+            "systems": means,
+            "differences": [
+                {"system": "tuned_hybrid", "delta": 0.02, "ci": [0.01, 0.03], "finding": True}
+            ],
+        },
+        {"name": NASTY, "value": "x", "queries": 3, "systems": means, "differences": []},
     ]
     document["hygiene"] = [
         {"check": "near_duplicates", "touched": 7, "of": 4321, "what was done": NASTY}
@@ -315,9 +331,9 @@ def test_hygiene_slices_and_warnings_stand_in_the_report():
     markdown = report_markdown(document)
     found = tables(markdown)
     recall = [f"{values['recall@10']:.4f}" for values in means.values()]
-    assert found["Seen and unseen documents, R@10"][1:] == [
-        ["unseen documents", "1,234", *recall],
-        [ONE_LINE, "3", *recall],
+    assert found["Where: slices of the test queries, R@10"][1:] == [
+        ["document: unseen", "1,234", *recall, "+.020 [+.010, +.030] *"],
+        [f"{ONE_LINE}: x", "3", *recall, ""],
     ]
     assert found["Hygiene"][1] == ["near_duplicates", "7", "4,321", ONE_LINE]
     assert {"Few queries.", ONE_LINE, "tier: corpus", "kept: 1,500"} <= set(bullets(markdown))
@@ -348,9 +364,13 @@ def test_a_label_of_two_parts_leaves_the_terminal_table_as_wide_as_it_was():
 def test_slices_show_the_systems_that_they_hold():
     document = with_no_prompt()
     means = {name: {"recall@10": 0.5} for name in KNOWN}
-    document["slices"] = [{"name": "unseen", "queries": 3, "systems": means}]
-    table = tables(report_markdown(document))["Seen and unseen documents, R@10"]
-    assert table == [["test queries", "n", *LABELS], ["unseen", "3", *["0.5000"] * len(KNOWN)]]
+    row = {"name": "document", "value": "unseen", "queries": 3, "differences": []}
+    document["slices"] = [{**row, "systems": means}]
+    table = tables(report_markdown(document))["Where: slices of the test queries, R@10"]
+    assert table == [
+        ["test queries", "n", *LABELS, "Δ hybrid [95% CI]"],
+        ["document: unseen", "3", *["0.5000"] * len(KNOWN), ""],
+    ]
 
 
 def forgetting(name="hpo", remark=""):

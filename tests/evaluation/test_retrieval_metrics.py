@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 import pytrec_eval
@@ -52,7 +54,7 @@ results = st.dictionaries(st.sampled_from([*QUERIES, "unjudged"]), tied_scores)
 @settings(max_examples=300, deadline=None)
 def test_equal_to_pytrec_eval(grades, scores):
     ranking, qrels = ranking_of(scores), Qrels(grades)
-    kinds = {"recall": "recall", "ndcg": "ndcg_cut", "precision": "P"}
+    kinds = {"recall": "recall", "ndcg": "ndcg_cut", "precision": "P", "success": "success"}
     ours = [f"{kind}@{k}" for kind in (*kinds, "mrr") for k in DEPTHS] + ["map"]
     found = evaluate(ranking, qrels, metrics=ours)
 
@@ -69,6 +71,61 @@ def test_equal_to_pytrec_eval(grades, scores):
             for kind, name in kinds.items():
                 expected = there.get(f"{name}_{k}", 0)
                 assert found.values[f"{kind}@{k}"][row] == pytest.approx(expected, abs=1e-9)
+
+
+@given(judgements, results)
+@settings(deadline=None)
+def test_capped_recall_is_pytrec_evals_recall_over_what_k_can_hold(grades, scores):
+    ranking, qrels = ranking_of(scores), Qrels(grades)
+    found = evaluate(ranking, qrels, metrics=[f"capped_recall@{k}" for k in DEPTHS])
+    theirs = pytrec_values(ranking, qrels, {"recall." + ",".join(map(str, DEPTHS))})
+    for row, query_id in enumerate(found.query_ids):
+        relevant = len(qrels.relevant(query_id))
+        for k in DEPTHS:
+            hits = theirs.get(query_id, {}).get(f"recall_{k}", 0) * relevant
+            value = found.values[f"capped_recall@{k}"][row]
+            assert value == pytest.approx(hits / min(k, relevant), abs=1e-9)
+
+
+@given(judgements, results)
+@settings(deadline=None)
+def test_hole_is_pytrec_evals_precision_at_finding_what_nobody_judged(grades, scores):
+    ranking, qrels = ranking_of(scores), Qrels(grades)
+    found = evaluate(ranking, qrels, metrics=[f"hole@{k}" for k in DEPTHS])
+    unjudged = {q: {p: 1 for p in ranking.ids(q) if p not in grades[q]} for q in found.query_ids}
+    inverse = {q: {**dict.fromkeys(grades[q], 0), **row} for q, row in unjudged.items() if row}
+    measures = {"P." + ",".join(map(str, DEPTHS))}
+    theirs = pytrec_values(ranking, Qrels(inverse), measures) if inverse else {}
+    for row, query_id in enumerate(found.query_ids):
+        for k in DEPTHS:
+            expected = theirs.get(query_id, {}).get(f"P_{k}", 0)
+            assert found.values[f"hole@{k}"][row] == pytest.approx(expected, abs=1e-9)
+
+
+@given(judgements, results)
+@settings(deadline=None)
+def test_every_place_of_the_first_k_is_relevant_or_a_hole_or_judged_otherwise_or_empty(
+    grades, scores
+):
+    ranking, qrels = ranking_of(scores), Qrels(grades)
+    found = evaluate(ranking, qrels, metrics=["precision@5", "hole@5"])
+    for row, query_id in enumerate(found.query_ids):
+        first = ranking.ids(query_id)[:5]
+        refused = sum(grades[query_id].get(p, 1) <= 0 for p in first)
+        shares = found.values["precision@5"][row] + found.values["hole@5"][row]
+        assert shares + refused / 5 + (5 - len(first)) / 5 == pytest.approx(1)
+
+
+@given(judgements, results)
+@settings(deadline=None)
+def test_recall_is_at_most_capped_recall_which_is_at_most_success(grades, scores):
+    kinds = ("recall", "capped_recall", "success")
+    found = evaluate(
+        ranking_of(scores), Qrels(grades), metrics=[f"{kind}@{k}" for kind in kinds for k in DEPTHS]
+    )
+    for k in DEPTHS:
+        plain, capped, success = (found.of(f"{kind}@{k}") for kind in kinds)
+        assert (plain <= capped).all() and (capped <= success).all()
 
 
 @given(judgements, results)
@@ -112,6 +169,30 @@ def test_recall_is_not_capped_at_k():
     assert evaluate(ranking, qrels, metrics=["recall@1"]).mean("recall@1") == 1 / 4
 
 
+def test_formulas_of_capped_recall_success_and_hole():
+    qrels = Qrels({"q": {"a": 2, "b": 1, "c": 1, "zero": 0, "junk": -2}})
+    ranking = ranking_of({"q": {"new": 9.0, "a": 8.0, "zero": 7.0, "junk": 6.0, "newer": 5.0}})
+    metrics = ["success@1", "success@2", "capped_recall@2", "capped_recall@10", "recall@2"]
+    metrics += ["hole@1", "hole@4", "hole@5", "hole@10"]
+    found = evaluate(ranking, qrels, metrics=metrics).means()
+    expected = [0, 1, 1 / 2, 1 / 3, 1 / 3, 1, 1 / 4, 2 / 5, 2 / 10]
+    assert found == pytest.approx(dict(zip(metrics, expected, strict=True)))
+
+
+def test_2000_queries_with_100_hits_and_44_metrics_take_under_a_second():
+    rng = np.random.default_rng(0)
+    ids = [f"passage {i}" for i in range(5000)]
+    grades, hits = {}, {}
+    for i in range(2000):
+        rows = rng.choice(5000, 104, replace=False)
+        grades[f"q{i}"] = {ids[row]: 1 for row in rows[98:]}
+        hits[f"q{i}"] = (tuple(ids[row] for row in rows[:100]), np.zeros(100, np.float32))
+    metrics = [f"{kind}@{k}" for kind in set(DEFINITIONS) - {"map"} for k in (1, 3, 5, 10, 20, 50)]
+    start = time.perf_counter()
+    evaluate(Ranking(hits), Qrels(grades), metrics=[*metrics, "recall@100", "map"])
+    assert time.perf_counter() - start < 1
+
+
 def test_a_query_without_results_counts_0_and_one_without_a_relevant_passage_is_left_out():
     qrels = Qrels({"absent": {"a": 1}, "empty": {"a": 1}, "hit": {"a": 1}, "none": {"a": 0}})
     found = evaluate(ranking_of({"hit": {"a": 1.0}, "empty": {}, "none": {"a": 1.0}}), qrels)
@@ -129,11 +210,24 @@ def test_values_are_float64_one_for_each_query():
 def test_names_are_parsed_and_every_kind_is_defined():
     assert parse_metric("recall@10") == ("recall", 10)
     assert parse_metric("map") == ("map", 0)
+    assert parse_metric("capped_recall@100") == ("capped_recall", 100)
     assert {parse_metric(name)[0] for name in METRICS} == set(DEFINITIONS)
 
 
 @pytest.mark.parametrize(
-    "name", ["", "recall", "recall@0", "recall@-1", "recall@x", "Recall@10", "map@10", "f1@5", "\n"]
+    "name",
+    [
+        "",
+        "recall",
+        "recall@0",
+        "recall@-1",
+        "recall@x",
+        "Recall@10",
+        "map@10",
+        "f1@5",
+        "\n",
+        "hole",
+    ],
 )
 def test_an_unknown_metric_names_the_allowed_ones(name):
     with pytest.raises(ConfigError, match=r"allowed: recall@k, ndcg@k, mrr@k, precision@k") as info:

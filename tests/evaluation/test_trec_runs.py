@@ -8,7 +8,7 @@ from retrieval_ft.errors import ConfigError, DataError
 from retrieval_ft.evaluation import read_trec_run, write_trec_run
 
 identifiers = st.text(
-    st.characters(blacklist_characters="\t\r\n", blacklist_categories=["Cs"]), min_size=1
+    st.characters(blacklist_characters="\t\r\n\ufeff", blacklist_categories=["Cs"]), min_size=1
 ).filter(str.strip)
 scores = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
@@ -51,6 +51,12 @@ def test_lines_have_six_columns_and_ranks_from_1(tmp_path):
     ]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_query_id(tmp_path):
+    path = tmp_path / "a.trec"
+    path.write_text("q Q0 a 1 1.5 x\n", encoding="utf-8-sig")
+    assert list(read_trec_run(path).hits) == ["q"]
+
+
 def test_a_run_of_another_tool_is_sorted_by_score_then_id(tmp_path):
     path = tmp_path / "a.trec"
     path.write_text("q Q0 b 1 1.5 x\n\nq  Q0  c 9 2 x\nq Q0\ta 3 1.5 x\n", encoding="utf-8")
@@ -91,7 +97,7 @@ def test_a_faulty_file_is_named(tmp_path, content, message):
     assert str(info.value).startswith(f"{path}: ")
 
 
-@pytest.mark.parametrize("identifier", ["a\tb", "a\nb", "a\rb"])
+@pytest.mark.parametrize("identifier", ["a\tb", "a\nb", "a\rb", "\ufeffa"])
 def test_an_id_that_a_line_cannot_hold_leaves_no_file(tmp_path, identifier):
     path = tmp_path / "a.trec"
     with pytest.raises(DataError, match="holds a tab or a line break"):

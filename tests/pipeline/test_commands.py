@@ -43,7 +43,7 @@ def test_evaluate_on_a_run_measures_its_promoted_model(finished, outcome, target
     assert found.code == 0, found.err
     document = found.document
     assert document["model"] == "runs/tiny/model"
-    assert document["dataset"] == {"name": "tiny", "passages": 40, "queries": 16, "dropped": {}}
+    assert document["dataset"] == {"name": "tiny", "passages": 40, "queries": 26, "dropped": {}}
     for system, of_run in (("bm25", "bm25"), ("dense", "tuned_dense"), ("hybrid", "tuned_hybrid")):
         assert document["systems"][system] == outcome.document["systems"][of_run]
 
@@ -85,7 +85,7 @@ def test_evaluate_counts_only_queries_that_can_be_measured(fresh, dataset_folder
     assert refused.code == 3
     assert f"1 queries have no relevant passage: {first} (grade 0 only in test)" in refused.err
     found = cli(*words, "--set", "data.unjudged_queries=drop")
-    assert found.document["dataset"]["queries"] == 15
+    assert found.document["dataset"]["queries"] == 25
     assert found.document["dataset"]["dropped"]["queries_without_relevant_passage"] == 1
 
 

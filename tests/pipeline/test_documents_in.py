@@ -141,7 +141,12 @@ def test_the_whole_job_runs_on_documents_alone(documents, settings):
     choices = found.document["choices"]  # made dev queries flatter the tuned side
     assert choices["tuned_fusion"] == choices["base_fusion"]
     report = (documents.parent / "runs/docs/report.md").read_text()
-    for title in ("## Hygiene", "## Pairs", "## Seen and unseen documents", "no person asked them"):
+    for title in (
+        "## Hygiene",
+        "## Pairs",
+        "## Where: slices of the test queries",
+        "no person asked them",
+    ):
         assert title in report
     again = cli("train", documents, *settings, "--json")
     assert again.redone == []

@@ -42,7 +42,7 @@ def test_it_says_so_in_words(fresh):
     out = cli("train", "tiny.yaml", "--dry-run").out
     for words in (
         "learning_rate: 0.003",
-        "passages 40, train_pairs 44, train_queries 40, dev_queries 8, test_queries 16",
+        "passages 40, train_pairs 44, train_queries 40, dev_queries 8, test_queries 26",
         "passage tokens: mean 10.0, median 10, 95% 10; 0.0% are cut",
         "75 steps; about",
         "tokens a second encoded (fp32: asked for)",

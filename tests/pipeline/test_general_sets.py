@@ -138,7 +138,7 @@ def test_auto_takes_what_a_builder_left_here_and_nothing_else(
     assert list(general_folders(config)) == ["hpo"]
     (found,) = general_sets(config, beir.read(dataset_folder))
     assert (found.name, len(found.test.corpus)) == ("hpo", 40)
-    assert (len(found.dev.qrels), len(found.test.qrels)) == (8, 16)
+    assert (len(found.dev.qrels), len(found.test.qrels)) == (8, 26)
 
 
 def test_auto_never_takes_the_target(tmp_path, monkeypatch, capsys):
@@ -226,7 +226,7 @@ def test_a_run_says_what_was_forgotten_and_a_changed_set_redoes_it(fresh):
     forgetting = found.document["forgetting"]
     (one,) = forgetting["sets"]
     assert (one["name"], one["passages"]) == ("other", 40)
-    assert (one["dev_queries"], one["test_queries"]) == (8, 8)
+    assert (one["dev_queries"], one["test_queries"]) == (13, 13)
     for row in one["differences"]:
         base, tuned = (one["systems"][name][row["metric"]] for name in ("base", "tuned"))
         assert row["delta"] == pytest.approx(tuned - base)
@@ -240,7 +240,7 @@ def test_a_run_says_what_was_forgotten_and_a_changed_set_redoes_it(fresh):
     assert found.document["choices"]["soup_alpha"] in [row["alpha"] for row in tried]
     assert forgetting["why"] and forgetting["why"] in found.err
     report = (fresh / "runs/tiny/report.md").read_text()
-    assert "## What it forgot" in report and "| other | 8 | 40 | R@10 |" in report
+    assert "## What it forgot" in report and "| other | 13 | 40 | R@10 |" in report
     assert "other: brings test only; half of its queries serve as dev." in report
     metrics = json.loads((fresh / "runs/tiny/eval/metrics.json").read_text())
     assert metrics["general"] == forgetting["sets"]

@@ -239,7 +239,7 @@ def test_missing_splits_are_carved_and_counted(fresh, dataset_folder):
     assert found.code == 0, found.err
     account = json.loads((fresh / "runs/tiny/dataset/account.json").read_text())
     assert account["carved"] == {"test": 8, "dev": 4}
-    assert account["dropped"]["queries_in_no_qrels"] == 24
+    assert account["dropped"]["queries_in_no_qrels"] == 34
     assert found.document["dataset"]["train_queries"] == 28
 
 

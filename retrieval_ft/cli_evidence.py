@@ -1,0 +1,66 @@
+"""`retrieval-ft compare` and `advise`: what measured runs come to, for a CI job and for a team."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from retrieval_ft.cli_common import Json, guarded, show
+from retrieval_ft.console import stdout
+from retrieval_ft.errors import GateNotPassed
+
+
+@guarded
+def compare(
+    now: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
+    before: Annotated[
+        Path, typer.Argument(help="An earlier one, over the same corpus and test queries.")
+    ],
+    tolerance: Annotated[
+        float, typer.Option(min=0, max=1, help="A loss up to this passes (.01 is one point).")
+    ] = 0.01,
+    systems: Annotated[
+        list[str] | None, typer.Option("--system", help="Compare this one; may be repeated.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether retrieval became worse since an earlier run; exit 4 where it did."""
+    from retrieval_ft.evaluation import check_regression, read_measured
+
+    runs = read_measured(now), read_measured(before)
+    found = check_regression(*runs, tolerance=tolerance, systems=systems)
+    show(found.document(), as_json, lambda _: stdout().print(found.line(), markup=False))
+    if found.outcome != "passed":
+        raise GateNotPassed(found.line())
+
+
+@guarded
+def advise(
+    run: Annotated[
+        Path,
+        typer.Argument(help="A run directory, or a file with what `evaluate --json` printed."),
+    ],
+    inputs: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML with sections facts, prices and limits, to correct what is assumed."
+        ),
+    ] = None,
+    serves: Annotated[
+        Literal["bm25", "dense", "hybrid"] | None, typer.Option(help="What you serve today.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what to do first: chunking, hybrid, reranking, tuning, labels, or nothing; and what it costs."""
+    from retrieval_ft.artifacts import read_json
+    from retrieval_ft.evaluation import advice_text, advise, assemble, facts_of, read_inputs
+
+    file = run / "report.json" if run.is_dir() else run
+    edited = read_inputs(inputs) if inputs else {}
+    if serves:
+        edited["facts"] = {**edited.get("facts", {}), "serves": serves}
+    measured = facts_of(read_json(file), source=str(file))
+    found = advise(*assemble(measured, edited, source=str(inputs or file)))
+    show(found.document(), as_json, lambda _: stdout().print(advice_text(found), markup=False))
