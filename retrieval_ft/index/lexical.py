@@ -50,6 +50,11 @@ class LexicalPart:
     postings: Postings
     alive: Mask | None = None
 
+    @cached_property
+    def holders(self) -> npt.NDArray[np.int64]:
+        """How many live passages hold each term, int64 [terms]; kept for the next generation."""
+        return self.postings.holders(self.alive)
+
 
 class LexicalIndex:
     """BM25 over the live passages of some segments.
@@ -354,7 +359,7 @@ def _idf(
     numbers, count = _shared_numbers(parts)
     holders = np.zeros(count, np.int64)
     for part, place in zip(parts, numbers, strict=True):
-        holders[place] += part.postings.holders(part.alive)
+        holders[place] += part.holders
     # By distinct count: few logarithms, and a mean that does not depend on the order of the terms.
     distinct, place, terms = np.unique(holders, return_inverse=True, return_counts=True)
     idf: npt.NDArray[np.float64] = np.log(total - distinct + 0.5) - np.log(distinct + 0.5)

@@ -14,6 +14,7 @@ from retrieval_ft.dataset import Corpus, beir
 from retrieval_ft.errors import DataError
 from retrieval_ft.index import segment as segments
 from retrieval_ft.index.ann import Approximate
+from retrieval_ft.index.ann_choice import EXACT_UP_TO
 from retrieval_ft.index.segment import Live, Segment
 from retrieval_ft.index.spec import IndexSpec
 from retrieval_ft.index.vectors import (
@@ -69,7 +70,8 @@ def segment(
         vectors: float32 [n, d], L2-normalised, in their order.
         spec: of the index.
         queries: real queries for an approximate index to be measured on, as the vectors.
-        like: a segment of the index whose int8 scale the new one shares, so that they can be merged.
+        like: a segment of the index that is added to: the new one shares its int8 scale, so that they
+            can be merged, and is searched exactly unless it is large itself.
 
     Raises:
         DataError: as `check_corpus`; the vectors do not fit; recall stays under `min_recall`.
@@ -91,6 +93,8 @@ def segment(
     fill(storage, cut)
     made = Segment.build(corpus, storage, spec=spec.lexical)
     asked = None if queries is None else spec.dense.cut(checked(queries, names=None))
+    if like is not None and len(rows) <= EXACT_UP_TO:
+        return made
     found = approximate(storage, spec=spec, queries=asked)
     kept = _loss(storage, rows, spec=spec, queries=queries)
     return replace(made, approximate=found, queries=asked, kept=kept)
@@ -110,12 +114,17 @@ def moved(corpus: Corpus, rows: Sequence[tuple[Segment, int]], *, spec: IndexSpe
     return Segment.build(corpus, storage, spec=spec.lexical)
 
 
-def write_merged(folder: Path, parts: Sequence[Live], *, spec: IndexSpec) -> None:
-    """Write the live passages of some segments as one, with an approximate index where it is due."""
+def write_merged(
+    folder: Path, parts: Sequence[Live], *, spec: IndexSpec, exact: bool = False
+) -> None:
+    """Write the live passages of some segments as one, with an approximate index where it is due.
+
+    Never one with `exact`: small segments that are merged on the way are not the index's bulk.
+    """
     storage = empty_like(parts[0].segment.storage)
     copy_live(storage, [(live.segment.storage, live.alive) for live in parts])
     queries = next((p.segment.queries for p in parts if p.segment.queries is not None), None)
-    found = approximate(storage, spec=spec, queries=queries)
+    found = None if exact else approximate(storage, spec=spec, queries=queries)
     kept = next((p.segment.kept for p in parts if p.segment.kept), None)
     segments.write(folder, parts, storage=storage, approximate=found, queries=queries, kept=kept)
 

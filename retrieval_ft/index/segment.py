@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ class Live:
     def __len__(self) -> int:
         return len(self.segment) if self.alive is None else int(np.count_nonzero(self.alive))
 
-    @property
+    @cached_property
     def lexical(self) -> LexicalPart:
         """As BM25 sees it."""
         return LexicalPart(self.segment.ids, self.segment.postings, self.alive)

@@ -298,10 +298,11 @@ class IndexWriter:
                 break
             total, count = total + len(live), count + 1
         if count > 1:
-            self._publish([*lives[count:], self._merged(lives[:count])])
+            self._publish([*lives[count:], self._merged(lives[:count], exact=True)])
 
-    def _merged(self, parts: Sequence[Live]) -> Live:
-        return self._written(partial(making.write_merged, parts=parts, spec=self.spec))
+    def _merged(self, parts: Sequence[Live], *, exact: bool = False) -> Live:
+        write = partial(making.write_merged, parts=parts, spec=self.spec, exact=exact)
+        return self._written(write)
 
     def _written(self, write: Callable[[Path], None]) -> Live:
         """A new segment, on the disk; it counts once a generation names it."""

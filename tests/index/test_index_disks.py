@@ -8,6 +8,7 @@ import signal
 import tempfile
 from pathlib import Path
 
+import faiss
 import pytest
 from tiny_index import FINGERPRINT, answers, build, corpus, encode
 from typer.testing import CliRunner
@@ -36,6 +37,7 @@ def in_child(work):
     reading, writing_end = os.pipe()
     process = os.fork()
     if process == 0:
+        faiss.omp_set_num_threads(1)  # the threads of the parent are not in the child
         try:
             found = work()
         except BaseException as error:

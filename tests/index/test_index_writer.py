@@ -16,7 +16,7 @@ from tiny_index import FINGERPRINT, TEXTS, answers, build, corpus, encode, searc
 
 from retrieval_ft.dataset import Corpus
 from retrieval_ft.errors import DataError
-from retrieval_ft.index import DenseSpec, HybridIndex, parse, store, writing
+from retrieval_ft.index import AnnSpec, DenseSpec, HybridIndex, parse, store, writing
 
 START = {"a": TEXTS[0], "b": TEXTS[1], "c": (TEXTS[2], {"year": 2020})}
 NAMES = list("abcdefg")
@@ -389,3 +389,20 @@ def test_segments_of_one_generation_are_named_by_what_is_in_them(folder):
     other = folder.parent / "twin"
     build(START).save(other)
     assert store.current(other).manifest == store.current(folder).manifest
+
+
+def test_what_is_added_to_an_approximate_index_is_searched_exactly_until_it_is_compacted(tmp_path):
+    folder = tmp_path / "index"
+    ann = AnnSpec(kind="ivf-sq8", min_recall=0.0)
+    build({f"p{i}": f"passage {i}" for i in range(60)}, ann=ann).save(folder)
+    with writing(folder) as writer:
+        for i in range(12):
+            put(writer, {f"n{i}": f"new {i}"}, how="add")
+        kinds = [live.segment.approximate is not None for live in writer.index.lives]
+        assert sum(kinds) == 1 and len(kinds) > 1
+        (found,) = search(writer.index, ["new 7"], mode="dense", k=1)
+        assert found[0].id == "n7" and found[0].score > 0.999
+        writer.compact()
+        (live,) = writer.index.lives
+        assert live.segment.approximate.facts.count == 72
+        assert len(search(writer.index, ["new 7"], mode="dense", k=72)[0]) > 0
