@@ -95,17 +95,17 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def write_array(path: Path, array: npt.NDArray[Any]) -> None:
-    """Write a .npy file atomically; object arrays are refused (they would be pickled)."""
-    with atomic_open(path) as file:
-        np.save(file, array, allow_pickle=False)
-
-
 def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write named arrays into one safetensors file, atomically.
 
     Source: https://huggingface.co/docs/safetensors (8 bytes of header length, a JSON header, data).
+
+    Raises:
+        ValueError: an array holds objects, which would have to be pickled.
     """
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise ValueError(f"array {name!r} holds objects, which would have to be pickled")
     # Wide types first, so that every array begins at a multiple of its item size.
     names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
     header: dict[str, Any] = {}

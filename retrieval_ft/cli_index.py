@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,50 +75,32 @@ def build(
     show(build_index(config, target, model=model, out=out), as_json, as_yaml)
 
 
-@index_app.command("add")
-@guarded
-def add(
-    index: Index,
-    source: Source,
-    overrides: Overrides = None,
-    model: Model = None,
-    wait: Wait = 0.0,
-    as_json: Json = False,
-) -> None:
-    """Add passages with new ids."""
-    _put(index, source, overrides, model, wait, as_json, replacing=False)
+def _putting(*, replacing: bool) -> Callable[..., None]:
+    """The command `add`, or `upsert`."""
+
+    @guarded
+    def put(
+        index: Index,
+        source: Source,
+        overrides: Overrides = None,
+        model: Model = None,
+        wait: Wait = 0.0,
+        as_json: Json = False,
+    ) -> None:
+        from retrieval_ft.pipeline.live_index import add_passages
+        from retrieval_ft.pipeline.target import resolve_config
+
+        config = resolve_config(source, overrides or [])
+        found = add_passages(index, config, replacing=replacing, model=model, wait=wait)
+        show(found, as_json, as_yaml)
+
+    return put
 
 
-@index_app.command("upsert")
-@guarded
-def upsert(
-    index: Index,
-    source: Source,
-    overrides: Overrides = None,
-    model: Model = None,
-    wait: Wait = 0.0,
-    as_json: Json = False,
-) -> None:
-    """Add passages, in the place of those of the same ids."""
-    _put(index, source, overrides, model, wait, as_json, replacing=True)
-
-
-def _put(
-    index: Path,
-    source: Path,
-    overrides: list[str] | None,
-    model: str | None,
-    wait: float,
-    as_json: bool,
-    *,
-    replacing: bool,
-) -> None:
-    from retrieval_ft.pipeline.live_index import add_passages
-    from retrieval_ft.pipeline.target import resolve_config
-
-    config = resolve_config(source, overrides or [])
-    found = add_passages(index, config, replacing=replacing, model=model, wait=wait)
-    show(found, as_json, as_yaml)
+index_app.command("add", help="Add passages with new ids.")(_putting(replacing=False))
+index_app.command("upsert", help="Add passages, in the place of those of the same ids.")(
+    _putting(replacing=True)
+)
 
 
 @index_app.command("delete")

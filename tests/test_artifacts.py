@@ -5,6 +5,7 @@ import textwrap
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -108,9 +109,30 @@ def test_reading_json_says_what_is_wrong_with_the_file(tmp_path):
 
 
 def test_an_array_of_objects_is_refused_because_it_would_be_pickled(tmp_path):
-    with pytest.raises(ValueError, match="allow_pickle"):
-        artifacts.write_array(tmp_path / "x.npy", np.array([{}], dtype=object))
-    assert not (tmp_path / "x.npy").exists()
+    with pytest.raises(ValueError, match="pickled"):
+        artifacts.write_arrays(tmp_path / "x", {"x": np.array([{}], dtype=object)})
+    assert not (tmp_path / "x").exists()
+
+
+def test_arrays_are_written_as_safetensors_reads_them_and_mapped_as_they_were(tmp_path):
+    arrays = {
+        "bytes": np.arange(7, dtype=np.uint8),
+        "none": np.zeros((0, 3), np.float32),
+        "wide": np.array([[1, -2], [3, 4]], np.int64),
+        "yes": np.array([True, False]),
+        "ünïcode": np.array([1.5, np.inf], np.float64),
+        "narrow": np.array([1, 65_535], np.uint16),
+    }
+    artifacts.write_arrays(tmp_path / "a.safetensors", arrays)
+    for read in (safetensors.numpy.load_file, artifacts.map_arrays):
+        found = read(tmp_path / "a.safetensors")
+        assert found.keys() == arrays.keys()
+        for name, array in arrays.items():
+            assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
+            np.testing.assert_array_equal(found[name], array)
+    (tmp_path / "a.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0no json!")
+    with pytest.raises(DataError, match="damaged"):
+        artifacts.map_arrays(tmp_path / "a.safetensors")
 
 
 @pytest.fixture

@@ -18,6 +18,11 @@ Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 
+def whole_passage(title: str, text: str) -> str:
+    """What is encoded and indexed: title and text joined by a space, as BEIR does."""
+    return f"{title} {text}".strip()
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Passages in columns: `ids`, `titles` and `texts` have one length and one order.
@@ -68,10 +73,8 @@ class Corpus:
 
     @cached_property
     def passages(self) -> tuple[str, ...]:
-        """What is encoded and indexed: title and text joined by a space, as BEIR does."""
-        return tuple(
-            f"{title} {text}".strip() for title, text in zip(self.titles, self.texts, strict=True)
-        )
+        """What is encoded and indexed of each: see `whole_passage`."""
+        return tuple(map(whole_passage, self.titles, self.texts))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 from retrieval_ft.config.load import read
 from retrieval_ft.dataset.power import MIN_TRAIN_PAIRS, PAIRED_DEVIATION, smallest_difference
 from retrieval_ft.errors import ConfigError, DataError
-from retrieval_ft.evaluation.gate import ALPHA
+from retrieval_ft.evaluation.stats import ALPHA
 
 Serves = Literal["bm25", "dense", "hybrid"]
 _SERVES: tuple[Serves, ...] = ("bm25", "dense", "hybrid")

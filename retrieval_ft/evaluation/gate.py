@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from retrieval_ft.errors import ConfigError, DataError
-from retrieval_ft.evaluation.stats import Difference
+from retrieval_ft.evaluation.stats import ALPHA, Difference
 
 Outcome = Literal["promote", "hold", "inconclusive"]
 RuleId = Literal[
@@ -26,8 +26,6 @@ RuleId = Literal[
     "gain_is_sure",
 ]
 
-ALPHA = 0.05
-"""Largest sign-flip p that counts as more than luck; the counterpart of the 95% interval."""
 SCHEMA_VERSION = 1
 _ROUNDING = 1e-12
 

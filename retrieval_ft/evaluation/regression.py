@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,10 +21,9 @@ import numpy as np
 from retrieval_ft import artifacts
 from retrieval_ft.dataset import beir
 from retrieval_ft.errors import ConfigError, DataError
-from retrieval_ft.evaluation.compare import compare
-from retrieval_ft.evaluation.gate import ALPHA
+from retrieval_ft.evaluation.compare import compare, figures
 from retrieval_ft.evaluation.metrics import PerQuery
-from retrieval_ft.evaluation.stats import Difference, holm
+from retrieval_ft.evaluation.stats import ALPHA, Difference, holm
 
 Change = Literal["fell", "rose", "unclear", "steady"]
 Outcome = Literal["passed", "regressed", "incomplete"]
@@ -209,7 +208,7 @@ def check_regression(
     """Compare a run with an earlier one, system by system, on the same queries.
 
     A row fell where it lost more than the tolerance, its 95% interval lies below zero, and its
-    sign-flip p, adjusted over all rows, is at most .05 (`gate.ALPHA`); it rose where the same holds
+    sign-flip p, adjusted over all rows, is at most .05 (`stats.ALPHA`); it rose where the same holds
     upwards. The noise is that of the choice of queries: rankings of the same queries that differ do
     differ, what is asked is whether other queries of this kind would show it.
 
@@ -362,15 +361,14 @@ def _shown(row: Row) -> str:
 
 
 def _row_document(row: Row) -> dict[str, Any]:
-    found = asdict(row.difference)
-    low, high = found.pop("ci_low"), found.pop("ci_high")
     return {
         "system": row.system,
         "metric": row.metric,
         "before": row.before,
         "now": row.now,
-        **found,
-        "ci": [low, high],
+        **figures(row.difference),
+        "n": row.difference.n,
+        "groups": row.difference.groups,
         "p_holm": row.p_holm,
         "change": row.change,
     }

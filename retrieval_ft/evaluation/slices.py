@@ -23,11 +23,10 @@ from retrieval_ft.dataset.types import Corpus, Qrels, Queries
 from retrieval_ft.errors import DataError
 from retrieval_ft.evaluation.compare import check_systems, compare, figures
 from retrieval_ft.evaluation.metrics import PerQuery
-from retrieval_ft.evaluation.stats import Difference, holm
+from retrieval_ft.evaluation.stats import ALPHA, Difference, holm
 
 MINIMUM = 30
 """Queries that a finding rests on at least; a 95% half-width is about 12 points of recall there."""
-ALPHA = 0.05
 VALUES = 12
 """Values of a metadata key that get a slice each; the rarer ones share one."""
 MISSING, OTHER, SEVERAL = "(none)", "(other)", "(several)"

@@ -17,6 +17,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
+ALPHA = 0.05
+"""Largest sign-flip p that counts as more than luck; the counterpart of the 95% interval."""
 _BLOCK = 1 << 17  # numbers drawn at once: 1 MB of indices, which stays in a core's cache
 
 

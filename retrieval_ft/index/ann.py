@@ -16,15 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from retrieval_ft import artifacts
 from retrieval_ft.console import progress
 from retrieval_ft.errors import ConfigError, DataError
 from retrieval_ft.index import ann_recall
 from retrieval_ft.index.ann_choice import Choice, Kind
-from retrieval_ft.index.ann_recall import DEPTH, Positions, Reached, Vectors
+from retrieval_ft.index.ann_recall import DEPTH, MEASURED_QUERIES, Positions, Reached
 from retrieval_ft.index.order import check_k
+from retrieval_ft.index.vectors import Vectors, save_faiss, write_faiss
 
-_MEASURED_QUERIES = 200
 _BLOCK = 1 << 16
 _TRAIN_PER_LIST = 64  # FAISS asks for 39 to 256
 _LINK_QUEUE = 80  # efConstruction; FAISS's 40 built 100,000 in 15 s, recall .940; 80: 24 s, .958
@@ -95,7 +94,7 @@ class Approximate:
                 "queries: at least one of each is needed; use flat"
             )
         rng = np.random.default_rng(seed)
-        asked = _sample(queries, _MEASURED_QUERIES, rng=rng)
+        asked = _sample(queries, MEASURED_QUERIES, rng=rng)
         index = _filled(vectors, choice, rng=rng, note=note)
         found = ann_recall.cheapest(index, choice.kind, vectors, asked, min_recall=min_recall)
         note(
@@ -151,9 +150,7 @@ class Approximate:
 
     def save(self, path: Path) -> None:
         """Write the index into one file, whole or not at all."""
-        # FAISS's own writer keeps quiet about a disk that fills up at the last block.
-        with artifacts.atomic_open(path) as file:
-            _write(self.index, file.write)
+        save_faiss(self.index, path)
 
     @classmethod
     def load(cls, path: Path, facts: Facts) -> Approximate:
@@ -225,12 +222,6 @@ def _filled(
     return index
 
 
-def _write(index: Any, write: Callable[[bytes], int]) -> None:
-    import faiss
-
-    faiss.write_index(index, faiss.PyCallbackIOWriter(write))
-
-
 def _size(index: Any) -> int:
     sizes: list[int] = []
 
@@ -238,5 +229,5 @@ def _size(index: Any) -> int:
         sizes.append(len(block))
         return len(block)
 
-    _write(index, count)
+    write_faiss(index, count)
     return sum(sizes)

@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval_ft.index.ann_choice import Kind
+from retrieval_ft.index.vectors import Vectors, selector
 
-Vectors = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
 
+MEASURED_QUERIES = 200
+"""Queries that a recall is measured on at most."""
 DEPTH = 100  # hits that recall is measured for; what fusion takes from each side
 _TOP = 10
 _FEW_LISTS = 64
@@ -60,13 +62,11 @@ def search(
     """Return the positions the FAISS index proposes, int64 [q, k], -1 where there are no more."""
     import faiss
 
-    selector = None
-    if allowed is not None:
-        selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+    chosen = selector(allowed)
     if kind == "hnsw":
-        parameters = faiss.SearchParametersHNSW(efSearch=effort, sel=selector)
+        parameters = faiss.SearchParametersHNSW(efSearch=effort, sel=chosen)
     else:
-        parameters = faiss.SearchParametersIVF(nprobe=effort, sel=selector)
+        parameters = faiss.SearchParametersIVF(nprobe=effort, sel=chosen)
     if kind == "ivf-rabitq":
         parameters = faiss.SearchParametersPreTransform(index_params=parameters)
     rows = np.ascontiguousarray(queries, dtype=np.float32)

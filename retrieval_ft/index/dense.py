@@ -17,7 +17,15 @@ import numpy.typing as npt
 from retrieval_ft.errors import DataError
 from retrieval_ft.index import order
 from retrieval_ft.index.strings import Ids, Joined
-from retrieval_ft.index.vectors import DenseSpec, Mask, Vectors, checked, fill, new_storage
+from retrieval_ft.index.vectors import (
+    DenseSpec,
+    Mask,
+    Vectors,
+    checked,
+    fill,
+    new_storage,
+    selector,
+)
 
 if TYPE_CHECKING:
     from retrieval_ft.index.ann import Approximate
@@ -62,7 +70,10 @@ class DensePart:
         self, rows: Vectors, *, k: int, fetch: int, allowed: Mask | None, count: int
     ) -> list[order.Found]:
         fetch = min(fetch, count)
-        scores, positions = self.storage.search(rows, fetch, params=_selecting(allowed))
+        import faiss
+
+        params = None if allowed is None else faiss.SearchParameters(sel=selector(allowed))
+        scores, positions = self.storage.search(rows, fetch, params=params)
         found = [
             order.best(at[at >= 0], score[at >= 0], ranks=self.ids.ranks, k=k)
             for at, score in zip(positions, scores, strict=True)
@@ -152,12 +163,3 @@ class DenseIndex:
             for part, mask in zip(self.parts, masks, strict=True)
         ]
         return order.merge(found, ids=self.ids, queries=len(rows), k=k)
-
-
-def _selecting(allowed: Mask | None) -> Any:
-    if allowed is None:
-        return None
-    import faiss
-
-    bits = np.packbits(allowed, bitorder="little")
-    return faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))

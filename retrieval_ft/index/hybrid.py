@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from retrieval_ft.dataset import Corpus, Queries, Ranking
 from retrieval_ft.errors import ConfigError, DataError
-from retrieval_ft.index import filters, order, store
+from retrieval_ft.index import filters, making, order, store
 from retrieval_ft.index.dense import DenseIndex
 from retrieval_ft.index.filters import Filter
 from retrieval_ft.index.fusion import FusionSpec, fuse
@@ -110,8 +110,6 @@ class HybridIndex:
             DataError: an id stands twice or is none, the vectors do not fit the corpus, or an
                 approximate index does not reach `spec.ann.min_recall`.
         """
-        from retrieval_ft.index import making
-
         live = Live(making.segment(corpus, vectors, spec=spec, queries=queries))
         return cls(spec, [live] if len(live) else [])
 
@@ -318,40 +316,6 @@ class HybridIndex:
                 )
             )
         return hits
-
-    def facts(self) -> dict[str, Any]:
-        """What the index is and holds, for the manifest; JSON values."""
-        recalls = [live.segment.approximate for live in self.lives]
-        measured = [found.facts.recall_at_10 for found in recalls if found is not None]
-        return {
-            "spec": asdict(self.spec),
-            "lexical": self.spec.lexical.describe(),
-            "fusion": self.spec.fusion.describe(),
-            "vectors": self.spec.dense.describe(self.spec.dimension),
-            "counts": {
-                "passages": len(self),
-                "deleted": store.deleted_of(self.lives),
-                "segments": len(self.lives),
-                "postings": sum(len(live.segment.postings.passages) for live in self.lives),
-            },
-            "recall_at_10": min(measured, default=1.0),
-            "segments": [_described(live) for live in self.lives],
-        }
-
-
-def _described(live: Live) -> dict[str, Any]:
-    """A segment, for the manifest."""
-    segment = live.segment
-    found = segment.approximate
-    exact = "Flat" if segment.storage.code_size == 4 * segment.storage.d else "SQ8"
-    return {
-        "name": segment.name,
-        "passages": len(segment),
-        "deleted": len(segment) - len(live),
-        "faiss_factory": found.facts.factory if found else exact,
-        "ann": asdict(found.facts) if found else None,
-        "kept": segment.kept,
-    }
 
 
 def rank_lexical(

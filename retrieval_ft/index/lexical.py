@@ -126,6 +126,11 @@ class LexicalIndex:
                 return float(weighed.idf[number])
         return 0.0
 
+    def frequency(self, term: str) -> int:
+        """How many live passages hold a term."""
+        numbers = ((part, part.postings.terms.get(term)) for part in self.parts)
+        return sum(int(part.holders[number]) for part, number in numbers if number is not None)
+
     def scores(self, query: str) -> npt.NDArray[np.float32]:
         """Score every passage for a query, float32 [n]; a deleted one has 0.
 

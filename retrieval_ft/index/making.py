@@ -15,6 +15,7 @@ from retrieval_ft.errors import DataError
 from retrieval_ft.index import segment as segments
 from retrieval_ft.index.ann import Approximate
 from retrieval_ft.index.ann_choice import EXACT_UP_TO
+from retrieval_ft.index.ann_recall import MEASURED_QUERIES
 from retrieval_ft.index.segment import Live, Segment
 from retrieval_ft.index.spec import IndexSpec
 from retrieval_ft.index.vectors import (
@@ -31,7 +32,6 @@ from retrieval_ft.index.vectors import (
 
 _ID_BYTES = 1_024
 _SEED = 13
-_QUERIES = 200
 
 
 def check_corpus(corpus: Corpus) -> None:
@@ -189,7 +189,7 @@ def _near(rows: Vectors) -> Vectors:
     A passage as it is finds itself first, which would flatter an index.
     """
     generator = np.random.default_rng(_SEED)
-    chosen = np.sort(generator.choice(len(rows), min(_QUERIES, len(rows)), replace=False))
+    chosen = np.sort(generator.choice(len(rows), min(MEASURED_QUERIES, len(rows)), replace=False))
     noise = generator.standard_normal((len(chosen), rows.shape[1]), np.float32)
     noise /= np.linalg.norm(noise, axis=1, keepdims=True)
     moved: Vectors = rows[chosen] + 0.75 * noise  # 1 / sqrt(1 + .75^2) = .8

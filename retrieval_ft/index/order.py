@@ -21,13 +21,6 @@ Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 """Positions in the index and the scores beside them, best first."""
 
 
-def id_ranks(ids: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Return the place of each id among the sorted ids, int64 [n]."""
-    ranks = np.empty(len(ids), np.int64)
-    ranks[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
-    return ranks
-
-
 def check_k(k: int) -> None:
     """Refuse to look for less than one hit.
 
@@ -61,7 +54,7 @@ def best(
     Args:
         positions: int64 [m], positions in the index.
         scores: float32 [m], the score of each.
-        ranks: int64 [n], the rank of each position's id (`id_ranks`).
+        ranks: int64 [n], the rank of each position's id (`Ids.ranks`).
         k: how many to return; all where there are fewer.
     """
     kept = candidates(scores, k=k)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval_ft.dataset import Corpus
+from retrieval_ft.dataset.types import whole_passage
 from retrieval_ft.errors import DataError
 from retrieval_ft.index.strings import starts
 
@@ -33,8 +34,8 @@ class Passage:
 
     @property
     def whole(self) -> str:
-        """What is encoded and indexed: title and text joined by a space, as BEIR does."""
-        return f"{self.title} {self.text}".strip()
+        """What is encoded and indexed."""
+        return whole_passage(self.title, self.text)
 
     def line(self) -> bytes:
         """The line of corpus.jsonl that it is stored as."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from retrieval_ft.dataset.types import whole_passage
 from retrieval_ft.index.hybrid import Hit
 
 Scores = Callable[[Sequence[str], Sequence[str]], npt.NDArray[np.float32]]
@@ -28,7 +29,7 @@ def rerank(
         The hits, those read with their `rerank_score`, sorted by it, then by id.
     """
     pairs = [(text, hit) for text, hits in zip(texts, found, strict=True) for hit in hits[:first]]
-    passages = [f"{hit.title} {hit.text}".strip() for _, hit in pairs]
+    passages = [whole_passage(hit.title, hit.text) for _, hit in pairs]
     given = iter(scores([text for text, _ in pairs], passages).tolist() if pairs else [])
     answers = []
     for hits in found:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from retrieval_ft import artifacts
 from retrieval_ft.dataset import Corpus
 from retrieval_ft.index.ann import Approximate, Facts
+from retrieval_ft.index.ann_recall import MEASURED_QUERIES
 from retrieval_ft.index.dense import DensePart
 from retrieval_ft.index.fields import Fields
 from retrieval_ft.index.lexical import LexicalPart
@@ -36,14 +37,12 @@ from retrieval_ft.index.vectors import (
     copy_live,
     empty_like,
     load_storage,
-    save_storage,
+    save_faiss,
 )
 
 FACTS = "segment.json"
 ARRAYS, PASSAGES, VECTORS = "arrays.safetensors", "passages.jsonl", "vectors.faiss"
 ANN = "ann.faiss"
-_QUERIES = 200
-"""Queries that are kept to measure an approximate index on, when it is built anew."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +175,7 @@ def write(
     if storage is None and not whole:
         storage = empty_like(first.storage)
         copy_live(storage, [(live.segment.storage, live.alive) for live in parts])
-    save_storage(first.storage if storage is None else storage, folder / VECTORS)
+    save_faiss(first.storage if storage is None else storage, folder / VECTORS)
     with artifacts.atomic_open(folder / PASSAGES) as file:
         for part, alive in passages:
             part.write_live(file, alive)
@@ -195,7 +194,7 @@ def write(
         **{f"fields.{name}": array for name, array in fields.arrays().items()},
     }
     if queries is not None:
-        arrays["queries"] = queries[:_QUERIES]
+        arrays["queries"] = queries[:MEASURED_QUERIES]
     artifacts.write_arrays(folder / ARRAYS, arrays)
     ann = None
     if approximate is not None:

@@ -6,7 +6,7 @@ AssertionError. Input is checked here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -163,13 +163,29 @@ def rows_of(storage: Any) -> Vectors:
     return rows
 
 
-def save_storage(storage: Any, path: Path) -> None:
-    """Write a storage into one file, whole or not at all."""
+def write_faiss(index: Any, write: Callable[[bytes], int]) -> None:
+    """Hand the bytes of a FAISS index to a function, block by block.
+
+    FAISS's own writer of files keeps quiet about a disk that fills up at the last block.
+    """
     import faiss
 
-    # FAISS's own writer keeps quiet about a disk that fills up at the last block.
+    faiss.write_index(index, faiss.PyCallbackIOWriter(write))
+
+
+def save_faiss(index: Any, path: Path) -> None:
+    """Write a FAISS index into one file, whole or not at all."""
     with artifacts.atomic_open(path) as file:
-        faiss.write_index(storage, faiss.PyCallbackIOWriter(file.write))
+        write_faiss(index, file.write)
+
+
+def selector(allowed: Mask | None) -> Any:
+    """What FAISS is given to find none but these positions (bool [n]); None for all."""
+    if allowed is None:
+        return None
+    import faiss
+
+    return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
 
 
 def load_storage(path: Path, *, count: int) -> Any:

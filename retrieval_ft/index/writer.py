@@ -12,7 +12,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -79,12 +79,8 @@ def create(folder: Path, index: HybridIndex) -> None:
 
 def _create(folder: Path, index: HybridIndex) -> None:
     older = store.current(folder) if store.exists(folder) else None
-    if older is not None and older.manifest["changes"]:
-        raise DataError(
-            f"{folder}: passages were added or deleted since this index was built "
-            f"({older.manifest['changes']} changes), and building it again would lose that; choose "
-            "another folder, or remove this one"
-        )
+    if older is not None:
+        check_unchanged(folder, older)
     number = older.number + 1 if older else 1
     files: store.Files = {}
     lives = []
@@ -93,10 +89,24 @@ def _create(folder: Path, index: HybridIndex) -> None:
         name, written = store.write_segment(folder, number, write)
         lives.append(Live(replace(live.segment, name=name)))
         files |= written
-    facts = {**HybridIndex(index.spec, lives).facts(), "changes": 0}
+    facts = {**_facts(index.spec, lives), "changes": 0}
     if older is None or not _same(folder, older, facts, files):
         older = store.publish(folder, number, facts, lives=lives, files=files)
     store.remove(store.garbage(folder, keep=[older]))
+
+
+def check_unchanged(folder: Path, generation: store.Generation) -> None:
+    """Refuse to build over an index that was changed since it was built.
+
+    Raises:
+        DataError: with how many changes would be lost.
+    """
+    if changes := generation.manifest["changes"]:
+        raise DataError(
+            f"{folder}: passages were added or deleted since this index was built ({changes} "
+            "changes), and building it again would lose that; move it elsewhere, or choose another "
+            "place (--out, --name)"
+        )
 
 
 def _same(
@@ -316,7 +326,7 @@ class IndexWriter:
         names = tuple(f"{store.SEGMENTS}/{live.segment.name}/" for live in lives)
         files = {path: facts for path, facts in self._files.items() if path.startswith(names)}
         self._previous = self._generation
-        facts = {**index.facts(), "changes": self._generation.manifest["changes"] + 1}
+        facts = {**_facts(index.spec, lives), "changes": self._generation.manifest["changes"] + 1}
         self._generation = store.publish(self._folder, number, facts, lives=lives, files=files)
         self.index, self._files = index, files
         self.clear(older=False)
@@ -333,3 +343,38 @@ def _changed(passages: Sequence[Passage], changes: Mapping[str, Mapping[str, Any
         titles=tuple(passage.title for passage in passages),
         metadata=tuple(metadata),
     )
+
+
+def _facts(spec: IndexSpec, lives: Sequence[Live]) -> dict[str, Any]:
+    """What an index is and holds, for the manifest; JSON values."""
+    recalls = [live.segment.approximate for live in lives]
+    measured = [found.facts.recall_at_10 for found in recalls if found is not None]
+    return {
+        "spec": asdict(spec),
+        "lexical": spec.lexical.describe(),
+        "fusion": spec.fusion.describe(),
+        "vectors": spec.dense.describe(spec.dimension),
+        "counts": {
+            "passages": sum(map(len, lives)),
+            "deleted": store.deleted_of(lives),
+            "segments": len(lives),
+            "postings": sum(len(live.segment.postings.passages) for live in lives),
+        },
+        "recall_at_10": min(measured, default=1.0),
+        "segments": [_described(live) for live in lives],
+    }
+
+
+def _described(live: Live) -> dict[str, Any]:
+    """A segment, for the manifest."""
+    segment = live.segment
+    found = segment.approximate
+    exact = "Flat" if segment.storage.code_size == 4 * segment.storage.d else "SQ8"
+    return {
+        "name": segment.name,
+        "passages": len(segment),
+        "deleted": len(segment) - len(live),
+        "faiss_factory": found.facts.factory if found else exact,
+        "ann": asdict(found.facts) if found else None,
+        "kept": segment.kept,
+    }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -249,16 +248,12 @@ def _slices(
 ) -> list[dict[str, Any]]:
     """The systems on the test queries by length, rare terms, overlap, source, seen documents, metadata."""
     lexical, dataset = bench.lexical, bench.dataset
-    frequency: Counter[str] = Counter()
-    for part in lexical.parts:
-        holders = part.postings.holders(part.alive).tolist()
-        frequency.update(dict(zip(part.postings.terms.table.tolist(), holders, strict=True)))
     slices = slices_of(
         dataset.queries,
         dataset.qrels["test"],
         dataset.corpus,
         unseen=unseen,
-        frequency=frequency,
+        frequency=lexical.frequency,
         terms=lambda text: lexical.spec.tokenize([text])[0],
     )
     shown = {name: found for name, found in per_query.items() if not name.endswith(_NO_PROMPT)}

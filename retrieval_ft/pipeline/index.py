@@ -16,6 +16,8 @@ from retrieval_ft.console import note
 from retrieval_ft.dataset import SPLITS, Corpus, Qrels, Queries, Split
 from retrieval_ft.errors import DataError
 from retrieval_ft.index import AnnSpec, DenseSpec, FusionSpec, HybridIndex, IndexSpec, store
+from retrieval_ft.index.ann_recall import MEASURED_QUERIES
+from retrieval_ft.index.writer import check_unchanged
 from retrieval_ft.pipeline.evaluate import MODEL, promoted_fusion
 from retrieval_ft.pipeline.run import Run, StageRecord
 from retrieval_ft.pipeline.workbench import Workbench, lexical_spec, serving_encoder
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from retrieval_ft.encoder.encoder import Encoder
 
 FOLDER = "index"
-_QUERIES = 200
-"""Real queries that an approximate index is measured on, at most."""
 
 
 def index_run(
@@ -107,8 +107,8 @@ def sample_queries(queries: Queries, qrels: Mapping[Split, Qrels]) -> Queries | 
     """Real queries to measure an index on: of dev, else train, else any."""
     judged = next((qrels[split] for split in (*SPLITS[1::-1], "test") if split in qrels), None)
     names = queries.ids if judged is None else judged.query_ids
-    step = max(1, len(names) // _QUERIES)
-    return queries.select(names[::step][:_QUERIES]) if names else None
+    step = max(1, len(names) // MEASURED_QUERIES)
+    return queries.select(names[::step][:MEASURED_QUERIES]) if names else None
 
 
 def _make_way(folder: Path) -> None:
@@ -116,14 +116,10 @@ def _make_way(folder: Path) -> None:
     if not store.exists(folder):
         return
     try:
-        changes = store.current(folder).manifest["changes"]
+        found = store.current(folder)
     except DataError as error:
         aside = folder.with_name(f"{folder.name}.damaged-{secrets.token_hex(2)}")
         folder.replace(aside)
         note(f"{error}; it is kept as {aside}")
         return
-    if changes:
-        raise DataError(
-            f"{folder}: passages were added or deleted since this run built it ({changes} changes), "
-            "and building it again would lose that; move it elsewhere, or choose another --name"
-        )
+    check_unchanged(folder, found)
