@@ -24,7 +24,7 @@ class DataConfig(Section):
     this, `name` or `builder`."""
     name: str | None = None
     """A data set of the hub, as `datasets.load_dataset` takes it."""
-    builder: Literal["cwe", "hpo", "pycode", "pycode-small"] | None = None
+    builder: Literal["cwe", "hpo", "pycode", "pycode-small", "debian"] | None = None
     """A data set that this package builds at set-up, into data/NAME."""
     format: DataFormat = "auto"
     """What `path` is; by default what its look says."""

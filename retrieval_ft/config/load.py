@@ -109,7 +109,7 @@ def from_mapping(
     if places > 1 or (places == 0 and data.labels is None):
         raise ConfigError(
             f"{source}: data: give one of data.path (documents, rows or a folder in BEIR layout), "
-            "data.name (a data set of the hub) or data.builder (cwe, hpo, pycode, pycode-small), or data.labels alone "
+            "data.name (a data set of the hub) or data.builder (cwe, hpo, pycode, pycode-small, debian), or data.labels alone "
             "where they bring the texts of their passages"
         )
     return config

@@ -1,5 +1,7 @@
 """Builders: real datasets made on this machine from pinned packages; their text is not committed.
 
+`debian` alone is not pinned: it is made of the release that apt is set up for.
+
 `build("cwe", folder)` leaves a dataset folder in BEIR layout with a `source.json` that says where
 it came from, under which licence, by which rule, and how many of what.
 """
@@ -12,7 +14,7 @@ from typing import Any
 
 from retrieval_ft import artifacts
 from retrieval_ft.dataset import beir
-from retrieval_ft.dataset.builders import cwe, hpo
+from retrieval_ft.dataset.builders import cwe, debian, hpo
 from retrieval_ft.dataset.builders.pycode import CodeRecipe
 from retrieval_ft.dataset.builders.pycode_wheels import ALL, SMALL
 from retrieval_ft.dataset.builders.recipe import Recipe, counts
@@ -22,11 +24,13 @@ from retrieval_ft.packages import fetch_package
 SOURCE = "source.json"
 BUILT = Path("data")
 """Where built sets stand, each in a folder of its name."""
-BUILDERS: dict[str, Recipe | CodeRecipe] = {
+AnyRecipe = Recipe | CodeRecipe | debian.DebianRecipe
+BUILDERS: dict[str, AnyRecipe] = {
     "cwe": cwe.RECIPE,
     "hpo": hpo.RECIPE,
     "pycode": ALL,
     "pycode-small": SMALL,
+    "debian": debian.RECIPE,
 }
 
 __all__ = ["BUILDERS", "BUILT", "SOURCE", "build"]
@@ -50,7 +54,7 @@ def build(name: str, folder: Path) -> dict[str, Any]:
     identity = _identity(name, recipe)
     if (facts := _built(folder, identity)) is not None:
         return facts
-    archives = tuple(fetch_package(package) for package in recipe.packages)
+    archives = _fetch(recipe)
     source = recipe.load(archives)
     dataset = recipe.arrange(name, source)
     with artifacts.atomic_folder(folder) as fresh:
@@ -58,6 +62,7 @@ def build(name: str, folder: Path) -> dict[str, Any]:
         artifacts.write_text(fresh / "NOTICE.txt", recipe.notice(archives))
         facts = {
             **identity,
+            "source_sha256": " ".join(map(artifacts.sha256_file, archives)),
             "data_version": source.version,
             "licence": recipe.licence,
             "attribution": recipe.attribution,
@@ -69,12 +74,20 @@ def build(name: str, folder: Path) -> dict[str, Any]:
     return facts
 
 
-def _identity(name: str, recipe: Recipe | CodeRecipe) -> dict[str, Any]:
+def _fetch(recipe: AnyRecipe) -> tuple[Path, ...]:
+    if isinstance(recipe, debian.DebianRecipe):
+        return recipe.fetch()
+    return tuple(fetch_package(package) for package in recipe.packages)
+
+
+def _identity(name: str, recipe: AnyRecipe) -> dict[str, Any]:
+    """What a built folder must say of itself; where nothing is pinned, whatever was built stays."""
+    pinned = " ".join(package.sha256 for package in recipe.packages)
     return {
         "schema_version": 1,
         "name": name,
         "source": recipe.origin,
-        "source_sha256": " ".join(package.sha256 for package in recipe.packages),
+        **({"source_sha256": pinned} if pinned else {}),
         "rule_version": recipe.rule_version,
     }
 
