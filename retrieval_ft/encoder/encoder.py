@@ -134,6 +134,16 @@ class Encoder:
                     cache.add([keys[i] for i in block], vectors[block])
         return vectors
 
+    def uncached(self, *, prompts: dict[Role, str] | None = None) -> Encoder:
+        """The same weights in memory without the embedding cache; other prompts where given."""
+        return Encoder(
+            self.model,
+            precision=self.precision,
+            prompts=self.prompts if prompts is None else prompts,
+            max_length=self.max_length,
+            passage_encoder=self.passage_encoder,
+        )
+
     def serving_model(self) -> SentenceTransformer:
         """The model itself, with this encoder's prompts and maximum length written into it."""
         self.model.max_seq_length = self.max_length

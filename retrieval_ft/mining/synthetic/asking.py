@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from retrieval_ft.config import SyntheticConfig
 from retrieval_ft.console import note
+from retrieval_ft.endpoints import LONGEST_WAIT_S, Backoff
 from retrieval_ft.mining.synthetic.answers import parse
 from retrieval_ft.mining.synthetic.budget import Budget, Usage, most
 from retrieval_ft.mining.synthetic.cache import Answer, AnswerCache
@@ -41,20 +41,7 @@ _IN_A_ROW: Mapping[str, int] = {
 }
 """Questions that may fail by a reason, with none answered between, before the asking ends."""
 
-_LONGEST_WAIT_S = 120.0
 _SHOWN_CHARACTERS = 80
-
-
-@dataclass(frozen=True)
-class Backoff:
-    """Waits between tries, in seconds: doubled each time, less up to a quarter at random."""
-
-    first_s: float = 1.0
-    longest_s: float = 30.0
-
-    def wait(self, attempt: int) -> float:
-        """Seconds to wait after try number `attempt`, from 0."""
-        return min(self.first_s * 2.0**attempt, self.longest_s) * random.uniform(0.75, 1.0)
 
 
 @dataclass(frozen=True)
@@ -133,7 +120,7 @@ class Asker:
                 tries = 1 if fault.reason == "no_completion" else self._config.retries
                 if fault.reason not in _TRIED_AGAIN or attempt >= min(tries, self._config.retries):
                     raise
-                if wait > _LONGEST_WAIT_S:
+                if wait > LONGEST_WAIT_S:
                     raise
                 self._say(fault)
                 with contextlib.suppress(TimeoutError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from retrieval_ft import endpoints
 from retrieval_ft.mining.synthetic.budget import Usage
 
 
@@ -17,17 +18,12 @@ class Reply:
     """Stopped by the cap on answer tokens."""
 
 
-class Fault(Exception):
-    """A request that brought no answer; `str` of it is for people and never holds the key."""
+class Fault(endpoints.Fault):
+    """A request that brought no answer: also `no_completion`, an answer that is none."""
 
     def __init__(
         self, reason: str, message: str, *, wait_s: float | None = None, used: Usage | None = None
     ) -> None:
-        super().__init__(message)
-        self.reason = reason
-        """unreachable, dropped, timeout, rate_limited, server_error, no_completion, rejected,
-        no_credit, key, model, redirect or status."""
-        self.wait_s = wait_s
-        """Seconds that the server asks to wait."""
+        super().__init__(reason, message, wait_s=wait_s)
         self.used = used or Usage()
         """What was used all the same, or may have been."""

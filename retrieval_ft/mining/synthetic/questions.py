@@ -11,9 +11,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
-from retrieval_ft import artifacts
+from retrieval_ft import artifacts, endpoints
 from retrieval_ft.config import SyntheticConfig, SyntheticKind
 from retrieval_ft.errors import ConfigError
 from retrieval_ft.mining.synthetic.answers import encodable, parse
@@ -144,7 +143,9 @@ def check(config: SyntheticConfig) -> None:
             "synthetic.base_url: not set; give the address of an OpenAI-compatible endpoint, such as "
             "http://127.0.0.1:8000/v1"
         )
-    if not config.base_url.startswith(("http://", "https://")) or not host(config):
+    if not config.base_url.startswith(("http://", "https://")) or not endpoints.host(
+        config.base_url
+    ):
         raise ConfigError(
             f"synthetic.base_url: {shown_url(config)!r} is no http or https address; the form is "
             "http://127.0.0.1:8000/v1"
@@ -162,18 +163,7 @@ def check(config: SyntheticConfig) -> None:
 
 def shown_url(config: SyntheticConfig) -> str:
     """The endpoint's address without a name and password that it may hold."""
-    scheme, separator, rest = (config.base_url or "").partition("://")
-    place, slash, path = rest.partition("/")
-    return scheme + separator + place.rpartition("@")[2] + slash + path.partition("?")[0]
-
-
-def host(config: SyntheticConfig) -> str:
-    """The endpoint's host; empty where the address is none."""
-    try:
-        parts = urlsplit(config.base_url or "")
-        return parts.hostname or "" if parts.port != 0 else ""  # `port` refuses what is over 65535
-    except ValueError:
-        return ""
+    return endpoints.shown_url(config.base_url or "")
 
 
 def default_scrub() -> Scrub:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Literal
 
 from retrieval_ft.config import SyntheticConfig
 from retrieval_ft.console import note, progress
+from retrieval_ft.endpoints import Backoff
 from retrieval_ft.errors import DependencyError
 from retrieval_ft.mining.generate.types import GeneratedPair
 from retrieval_ft.mining.synthetic.answers import normalised, parse, refusal
-from retrieval_ft.mining.synthetic.asking import FATAL, USELESS, Asker, Backoff, useless
+from retrieval_ft.mining.synthetic.asking import FATAL, USELESS, Asker, useless
 from retrieval_ft.mining.synthetic.budget import Budget, total
 from retrieval_ft.mining.synthetic.cache import AnswerCache
 from retrieval_ft.mining.synthetic.questions import Question, Questions, Scrub, ask_about
