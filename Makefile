@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: quickstart test setup lint types peers clean
+.PHONY: quickstart test setup browser lint types peers clean
 
 setup: .venv/installed
 
@@ -16,7 +16,12 @@ setup: .venv/installed
 quickstart: setup
 	$(BIN)/python -m retrieval_ft.train
 
-test: setup
+# Pages are tested in a real browser: Debian's.
+browser:
+	@command -v chromium > /dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core > /dev/null; }
+
+test: setup browser
 	$(BIN)/retrieval-ft models fetch BAAI/bge-small-en-v1.5
 	$(BIN)/retrieval-ft models fetch ms-marco-MiniLM-L-12-v2-int8
 	$(BIN)/retrieval-ft data build cwe

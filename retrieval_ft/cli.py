@@ -6,7 +6,6 @@ Results go to stdout (`--json`: one document), progress to stderr. Exit codes: 0
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -26,6 +25,8 @@ from retrieval_ft.cli_common import (
     led,
     show,
 )
+from retrieval_ft.cli_evaluate import command as _command
+from retrieval_ft.cli_evaluate import evaluate, show_systems
 from retrieval_ft.cli_evidence import advise, compare
 from retrieval_ft.cli_index import index_app
 from retrieval_ft.console import note, stdout
@@ -43,6 +44,7 @@ data_app = typer.Typer(help="Data sets built on this machine.", no_args_is_help=
 app.add_typer(models_app, name="models")
 app.add_typer(data_app, name="data")
 app.add_typer(index_app, name="index")
+app.command()(evaluate)
 app.command()(compare)
 app.command()(advise)
 
@@ -114,25 +116,6 @@ def mine(
 
     document = run_mining(resolve_config(target, overrides or [], name=name))
     show(document, as_json, as_yaml)
-
-
-@app.command()
-@guarded
-@led
-def evaluate(
-    target: Target = None,
-    overrides: Overrides = None,
-    model: Annotated[
-        str | None, typer.Option(help="Model to measure; default: the run's own, or the base.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Measure BM25, a model and their hybrid on the test split of a run or a dataset."""
-    from retrieval_ft.pipeline.standalone import evaluate_model
-    from retrieval_ft.pipeline.target import resolve_config
-
-    config = resolve_config(target, overrides or [])
-    show(evaluate_model(config, target, model=model), as_json, _report)
 
 
 @app.command()
@@ -216,7 +199,7 @@ def models_fetch(name: str, as_json: Json = False) -> None:
 @data_app.command("build")
 @guarded
 def data_build(
-    name: Annotated[str, typer.Argument(help="cwe, hpo, pycode or pycode-small.")],
+    name: Annotated[str, typer.Argument(help="cwe, hpo, pycode, pycode-small or debian.")],
     out: Annotated[Path | None, typer.Option(help="Folder; default: data/NAME.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -265,24 +248,12 @@ def _lines() -> Iterator[str]:
             yield line.strip()
 
 
-def _command() -> str:
-    return f"retrieval-ft {shlex.join(sys.argv[1:])}"
-
-
 def _report(document: dict[str, Any]) -> None:
-    from retrieval_ft.evaluation import systems_table, systems_text
+    from retrieval_ft.evaluation import verdict_line
 
-    if sys.stdout.isatty():
-        stdout().print(systems_table(document))
-    else:
-        sys.stdout.write(systems_text(document))
-    if "verdict" in document:
-        from retrieval_ft.evaluation import verdict_line
-
-        stdout().print(f"\n{verdict_line(document)}", markup=False)
-        stdout().print(
-            f"run directory: {document['run']} (report.md, model/, index/)", markup=False
-        )
+    show_systems(document)
+    stdout().print(f"\n{verdict_line(document)}", markup=False)
+    stdout().print(f"run directory: {document['run']} (report.html, model/, index/)", markup=False)
 
 
 def _models(document: dict[str, Any]) -> None:

@@ -40,7 +40,10 @@ def compare(
 def advise(
     run: Annotated[
         Path,
-        typer.Argument(help="A run directory, or a file with what `evaluate --json` printed."),
+        typer.Argument(
+            help="A run directory, a folder of `evaluate --out`, or a file with what `evaluate --json` "
+            "printed."
+        ),
     ],
     inputs: Annotated[
         Path | None,
@@ -57,10 +60,13 @@ def advise(
     from retrieval_ft.artifacts import read_json
     from retrieval_ft.evaluation import advice_text, advise, assemble, facts_of, read_inputs
 
-    file = run / "report.json" if run.is_dir() else run
+    names = ("report.json", "metrics.json")  # of a run, and of what `evaluate --out` wrote
+    inside = [run / name for name in names if (run / name).is_file()]
+    file = inside[0] if inside else run / names[0] if run.is_dir() else run
     edited = read_inputs(inputs) if inputs else {}
     if serves:
         edited["facts"] = {**edited.get("facts", {}), "serves": serves}
-    measured = facts_of(read_json(file), source=str(file))
+    now = edited.get("facts", {}).get("serves", "dense")
+    measured = facts_of(read_json(file), source=str(file), serves=now)
     found = advise(*assemble(measured, edited, source=str(inputs or file)))
     show(found.document(), as_json, lambda _: stdout().print(advice_text(found), markup=False))

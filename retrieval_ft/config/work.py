@@ -118,6 +118,17 @@ class EvaluationConfig(Section):
     """Least gain of recall@10 for which the tuned model is promoted, dense and hybrid."""
     max_forgetting: float | None = Field(None, ge=0, lt=1)
     """Largest loss of recall@10 on a general set with which it is promoted; null: not looked at."""
+    max_latency_regression: float | None = Field(0.1, ge=0)
+    """Largest growth of the p95 time to encode a query with which it is promoted, a share of the
+    base's, beyond the noise of the clock; null: not looked at. Searching costs both the same."""
+    cluster: bool = False
+    """Resample by document instead of by query: queries about one document (or about near-duplicates)
+    are not independent, so the intervals of many such queries are wider than they look."""
+    rerank: int = Field(0, ge=0)
+    """First hits of BM25 and of each hybrid that `cross_encoder` orders anew, as systems of their own;
+    0 for none (100 passages for each of 600 queries take a quarter of an hour on 2 cores)."""
+    cross_encoder: str = "ms-marco-MiniLM-L-12-v2-int8"
+    """For `rerank`: a name of `retrieval-ft models list`, a hub name or a folder."""
     general: Literal["auto"] | tuple[str, ...] = "auto"
     """Sets of other domains that the embedder is measured on before and after, to see what it forgot:
-    built-in names or folders in BEIR layout. auto: built-in sets that stand on this machine."""
+    built-in names or folders in BEIR layout. auto: two built-in sets that stand on this machine."""

@@ -1,6 +1,6 @@
 """Systems against metrics: per-query values, paired tests, the gate, and the report."""
 
-from retrieval_ft.evaluation.advise import Advice, advice_text, advise
+from retrieval_ft.evaluation.advise import Advice, advice_rows, advice_text, advise
 from retrieval_ft.evaluation.compare import compare, difference_rows, document_groups
 from retrieval_ft.evaluation.facts import assemble, facts_of, read_inputs
 from retrieval_ft.evaluation.gate import (
@@ -11,6 +11,7 @@ from retrieval_ft.evaluation.gate import (
     general_deltas,
     verdict_document,
 )
+from retrieval_ft.evaluation.latency import Latency, paired_latency, percentiles
 from retrieval_ft.evaluation.markdown import report_markdown
 from retrieval_ft.evaluation.metrics import (
     DEFINITIONS,
@@ -38,6 +39,7 @@ __all__ = [
     "MINIMUM",
     "Advice",
     "Difference",
+    "Latency",
     "Outcome",
     "OverSeeds",
     "PerQuery",
@@ -45,6 +47,7 @@ __all__ = [
     "Slice",
     "Thresholds",
     "Verdict",
+    "advice_rows",
     "advice_text",
     "advise",
     "assemble",
@@ -59,8 +62,10 @@ __all__ = [
     "facts_of",
     "general_deltas",
     "holm",
+    "paired_latency",
     "paired_test",
     "parse_metric",
+    "percentiles",
     "read_inputs",
     "read_measured",
     "read_qrels",

@@ -166,12 +166,7 @@ def advice_text(advice: Advice) -> str:
         f"Options, costs in {prices.currency} at {advice.facts.queries_per_month:,.0f} queries a month:",
     ]
     for option in advice.options:
-        gain = "unknown" if option.gain is None else points(option.gain, signed=True)
-        lines += [
-            f"- {_name(option.action)}: gain {gain} ({option.about})",
-            f"  once {option.one_time:,.0f}, a month {option.monthly:,.2f}, 12 months "
-            f"{option.total_12_months:,.0f}; {_break_even(option)}",
-        ]
+        lines += [f"- {_name(option.action)}: {_gain(option)}", f"  {_costs(option)}"]
     volume = advice.tuning_cheaper_from
     when = "at no volume" if volume is None else f"from {volume:,.0f} queries a month"
     lines += [
@@ -184,6 +179,29 @@ def advice_text(advice: Advice) -> str:
         f"{prices.value_per_find:g} {prices.currency}. Edit these, and every other input, in a file.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def advice_rows(advice: Advice) -> list[dict[str, str]]:
+    """The advice as rows of a table, what to do first at its head: `[{"option": ..., "text": ...}]`."""
+    first = {"option": f"do first: {_name(advice.first)}", "text": _sentence(advice.why)}
+    options = [
+        {"option": _name(one.action), "text": f"{_gain(one)}; {_costs(one)}"}
+        for one in advice.options
+    ]
+    place = advice.knowledge
+    return [first, *options, {"option": f"knowledge: {place.place}", "text": _sentence(place.why)}]
+
+
+def _gain(option: Option) -> str:
+    gain = "unknown" if option.gain is None else points(option.gain, signed=True)
+    return f"gain {gain} ({option.about})"
+
+
+def _costs(option: Option) -> str:
+    return (
+        f"once {option.one_time:,.0f}, a month {option.monthly:,.2f}, 12 months "
+        f"{option.total_12_months:,.0f}; {_break_even(option)}"
+    )
 
 
 def _option(case: Case, action: Action) -> Option:

@@ -22,7 +22,7 @@ Serves = Literal["bm25", "dense", "hybrid"]
 _SERVES: tuple[Serves, ...] = ("bm25", "dense", "hybrid")
 _SMALLEST = 1e-6
 _LARGEST = 1e12  # so that no cost overflows
-_TUNED = ("tuned_hybrid", "base_hybrid", "recall@10")
+_METRIC = "recall@10"
 _Section = TypeVar("_Section", "Facts", "Prices", "Limits")
 
 
@@ -233,8 +233,15 @@ class Limits:
         _number("limits", "train_labels", self.train_labels, low=0)
 
 
-def facts_of(document: Mapping[str, Any], *, source: str) -> dict[str, Any]:
+def facts_of(
+    document: Mapping[str, Any], *, source: str, serves: Serves = "dense"
+) -> dict[str, Any]:
     """The facts that a results document holds: report.json of a run, or that of `evaluate`.
+
+    Args:
+        document: The results document.
+        source: What to call it in a message.
+        serves: What answers queries today; the gain of a hybrid is over that, where it was measured.
 
     Returns:
         Fields of `Facts` by name; give them, with those of `read_inputs`, to `assemble`.
@@ -254,10 +261,18 @@ def facts_of(document: Mapping[str, Any], *, source: str) -> dict[str, Any]:
             "base_hybrid_recall_10": hybrid["recall@10"],
             "base_hybrid_recall_100": hybrid["recall@100"],
         }
+        gains = {
+            "tuned": ("tuned_hybrid", "base_hybrid"),
+            "hybrid": (f"{side}hybrid", "bm25" if serves == "bm25" else f"{side}dense"),
+            "reranked": (f"{side}hybrid_rerank", f"{side}hybrid"),
+        }
         for row in document.get("differences", ()):
-            if tuple(row[key] for key in ("system", "against", "metric")) == _TUNED:
-                low, high = row["ci"]
-                found["tuned"] = Gain(row["delta"], low, high, row["p"])
+            for name, pair in gains.items():
+                if (row["system"], row["against"], row["metric"]) == (*pair, _METRIC):
+                    low, high = row["ci"]
+                    found[name] = Gain(row["delta"], low, high, row["p"])
+        if serves == "hybrid":
+            found.pop("hybrid", None)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{source}: not a results document with BM25, a dense system and a hybrid ({error} is "

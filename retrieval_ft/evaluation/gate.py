@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from retrieval_ft.errors import ConfigError, DataError
+from retrieval_ft.errors import ConfigError
+from retrieval_ft.evaluation.latency import Latency
 from retrieval_ft.evaluation.stats import ALPHA, Difference
 
 Outcome = Literal["promote", "hold", "inconclusive"]
@@ -45,7 +46,7 @@ class Thresholds:
     """Largest loss of the gate's metric that is allowed on any general set, point estimate; None: it
     is not looked at. The soup's floor on dev is a loss of 0.02, so 0.02 is a start."""
     max_latency_regression: float | None = 0.10
-    """Largest growth of the p95 latency of a search, as a share of the base's; None: it is not
+    """Largest growth of the p95 latency of a query, as a share of the base's; None: it is not
     looked at. The default is the 10% latency budget of the evaluation."""
 
     def __post_init__(self) -> None:
@@ -59,28 +60,6 @@ class Thresholds:
 
 
 DEFAULT = Thresholds()
-
-
-@dataclass(frozen=True)
-class Latency:
-    """95th percentile of the time of one hybrid search, in milliseconds.
-
-    Raises:
-        DataError: one is not a positive, finite time.
-    """
-
-    base_p95_ms: float
-    tuned_p95_ms: float
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not (math.isfinite(value) and value > 0):
-                raise DataError(f"{name} is {value}; a p95 latency above 0 ms is needed")
-
-    @property
-    def growth(self) -> float:
-        """Growth of the tuned side as a share of the base's; negative where it is faster."""
-        return self.tuned_p95_ms / self.base_p95_ms - 1.0
 
 
 @dataclass(frozen=True)
@@ -133,7 +112,8 @@ def decide(
     1. `no_gain`, hold: a point estimate is not above zero.
     2. `gain_too_small`, hold: a point estimate is below `min_gain`.
     3. `forgot_too_much`, hold: a general set lost more than `max_forgetting`.
-    4. `too_slow`, hold: the p95 latency grew by more than `max_latency_regression`.
+    4. `too_slow`, hold: the p95 latency grew by more than `max_latency_regression`, and so does the
+       lower end of its interval where that is known: noise of the clock holds nothing back.
     5. `interval_reaches_zero`, inconclusive: a 95% interval does not lie above zero.
     6. `p_too_high`, inconclusive: a sign-flip p is above `ALPHA`. The interval and p come from two
        tests, and on few queries they may disagree: with five wins and no loss the bootstrap never
@@ -150,7 +130,7 @@ def decide(
         metric: The metric of both, for the sentence.
         thresholds: What a promotion asks for.
         general: Tuned minus base at the metric by general set (`general_deltas`).
-        latency: p95 of a hybrid search with each.
+        latency: p95 of a query with each.
     """
     case = _Case(
         sides={"dense": dense, "hybrid": hybrid},
@@ -248,11 +228,11 @@ def _cost(case: _Case) -> _Step | None:
                 f"{sets}; {case.measured}: {case.figures}.",
             )
     budget = case.thresholds.max_latency_regression
-    if case.latency and budget is not None and case.latency.growth > budget + _ROUNDING:
+    if case.latency and budget is not None and case.latency.exceeds(budget):
         return (
             "hold",
             "too_slow",
-            f"p95 search latency grew by {case.latency.growth:.1%} "
+            f"p95 query latency grew by {case.latency.growth:.1%} "
             f"({case.latency.base_p95_ms:.2f} to {case.latency.tuned_p95_ms:.2f} ms), more than "
             f"max_latency_regression {budget:.1%}; {case.measured}: {case.figures}.",
         )
@@ -303,7 +283,7 @@ def _as_json(case: _Case, metric: str) -> dict[str, Any]:
     found |= {name: asdict(side) for name, side in case.sides.items()}
     found["general"] = dict(case.general)
     if case.latency:
-        found["latency"] = {**asdict(case.latency), "growth": case.latency.growth}
+        found["latency"] = case.latency.figures()
     return found
 
 

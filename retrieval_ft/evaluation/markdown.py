@@ -1,4 +1,4 @@
-"""`report.md`: a results document for the people who decide, verdict first.
+"""`report.md`: a results document for the people who decide, verdict first where there is one.
 
 Whatever a document holds as text (names, reasons, paths) is escaped, so that no name can break a
 table or smuggle in markup.
@@ -6,11 +6,22 @@ table or smuggle in markup.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from retrieval_ft.console import markdown as escape
+from retrieval_ft.evaluation.markdown_blocks import bullets, table
+from retrieval_ft.evaluation.markdown_run import (
+    account,
+    advice,
+    choices,
+    command,
+    dimensions,
+    efficiency,
+    hygiene,
+    stages,
+    tuning,
+)
 from retrieval_ft.evaluation.metrics import DEFINITIONS
 from retrieval_ft.evaluation.report import (
     ABSENT,
@@ -33,37 +44,8 @@ _DATASET_COUNTS: Mapping[str, str] = {
     "train_pairs": "train pairs",
     "dev_queries": "dev queries",
     "test_queries": "test queries",
+    "queries": "test queries",
 }
-
-
-def _fence(text: str) -> str:
-    """A code block whose fence is longer than any run of backticks in the text."""
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    marks = "`" * max(3, longest + 1)
-    return f"{marks}\n{text}\n{marks}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
-    """A table from escaped cells; the first `left` columns are aligned left, the others right."""
-    rule = [":---" if i < left else "---:" for i in range(len(header))]
-    return ["| " + " | ".join(row) + " |" for row in (header, rule, *rows)]
-
-
-def _value(value: Any) -> str:
-    """A setting or a count, of whatever type, for people."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{escape(key)} {_value(one)}" for key, one in value.items()) or "none"
-    return escape(value)
-
-
-def _bullets(facts: Mapping[str, Any]) -> list[str]:
-    return [f"- {escape(str(name).replace('_', ' '))}: {_value(v)}" for name, v in facts.items()]
 
 
 def _measured(document: Document) -> list[str]:
@@ -75,23 +57,28 @@ def _measured(document: Document) -> list[str]:
         facts["dataset"] = ", ".join([str(dataset.get("name", ABSENT)), *counts])
     if "base" in document:
         facts["base model"] = document["base"]
-    facts["run"] = document["run"]
+    facts |= {key: document[key] for key in ("model", "models", "run") if key in document}
+    for name, run in document.get("runs", {}).items():
+        lacks = f", {run['absent']:,} queries without a result" if run["absent"] else ""
+        facts[f"{name} (run file)"] = f"{run['file']}{lacks}"
+    if document.get("dataset", {}).get("dropped"):
+        facts["left out"] = document["dataset"]["dropped"]
     if shares := document.get("truncation"):
         facts["texts cut at the maximum length"] = ", ".join(
             f"{role} {share:.1%}" for role, share in shares.items()
         )
-    return ["## What was measured", "", *_bullets(facts)]
+    return ["## What was measured", "", *bullets(facts)]
 
 
 def _systems(document: Document) -> list[str]:
     rows = [[escape(cell) for cell in row] for row in systems_rows(document, _COLUMNS)]
-    return [
-        "## Systems",
-        "",
-        "Test split, every query ranked against the whole corpus.",
-        "",
-        *_table([escape(cell) for cell in systems_header(_COLUMNS)], rows, left=1),
-    ]
+    header = [escape(cell) for cell in systems_header(document, _COLUMNS)]
+    how = "Test split, every query ranked against the whole corpus."
+    if "references" in document:
+        how = (
+            "Each system beside the one named in the last column; a run file is taken as it stands."
+        )
+    return ["## Systems", "", how, "", *table(header, rows, left=1)]
 
 
 def _differences(document: Document) -> list[str]:
@@ -113,14 +100,19 @@ def _differences(document: Document) -> list[str]:
     if not rows:
         return []
     header = ["system", "against", "metric", "Δ", "95% CI", "p", "p (Holm)", "win/tie/loss"]
-    return [
-        "## Differences",
-        "",
+    how = (
         "Δ is the mean difference per query. 95% CI: paired bootstrap, percentile. p: paired "
-        "sign-flip test, two-sided; p (Holm): adjusted for all rows of this table.",
-        "",
-        *_table(header, rows, left=3),
-    ]
+        "sign-flip test, two-sided; p (Holm): adjusted for all rows of this table."
+    )
+    differences = document["differences"]
+    if groups := differences[0].get("groups"):
+        how += f" Resampled by document: {groups:,} groups of queries."
+    if all("detectable" in found for found in differences):
+        header.append("±")
+        how += " ±: half-width of the interval that queries with such differences give."
+        for row, found in zip(rows, differences, strict=True):
+            row.append(figure(found["detectable"]))
+    return ["## Differences", "", how, "", *table(header, rows, left=3)]
 
 
 def _slices(document: Document) -> list[str]:
@@ -135,22 +127,29 @@ def _slices(document: Document) -> list[str]:
         for found in slices
     ]
     header = ["test queries", "n", *(escape(label(name)) for name in systems)]
+    shown = _slice_difference(slices[0])
+    which = f"{label(shown['system'])} minus {label(shown['against'])}" if shown else "the gain"
     return [
         "## Where: slices of the test queries, R@10",
         "",
-        "Δ is tuned hybrid minus base hybrid, with its 95% interval; a star marks a finding: 30 queries "
+        f"Δ is {escape(which)}, with its 95% interval; a star marks a finding: 30 queries "
         "at least, and p under .05 after Holm over all slices.",
         "",
-        *_table([*header, "Δ hybrid [95% CI]"], rows, left=1),
+        *table([*header, "Δ hybrid [95% CI]"], rows, left=1),
     ]
 
 
+def _slice_difference(found: Document) -> Mapping[str, Any] | None:
+    """The difference that is shown of a slice: of the tuned hybrid where there is one, else the first."""
+    rows = found["differences"]
+    return next((r for r in rows if r["system"] == "tuned_hybrid"), rows[0] if rows else None)
+
+
 def _slice_gain(found: Document) -> str:
-    """What tuning changed on a slice."""
-    rows = [r for r in found["differences"] if r["system"] == "tuned_hybrid"]
-    if not rows:
+    """That difference in a cell."""
+    row = _slice_difference(found)
+    if row is None:
         return ""
-    row = rows[0]
     star = " \\*" if row["finding"] else ""
     return f"{signed(row['delta'])} {interval(row['ci'])}{star}"
 
@@ -208,7 +207,7 @@ def _both_axes(document: Document) -> list[str]:
         for row in one["differences"]
     ]
     header = ["set", "queries", "passages", "metric", "base", "tuned", "Δ", "95% CI", "p"]
-    return _table(header, rows, left=1)
+    return table(header, rows, left=1)
 
 
 def _alphas(document: Document) -> list[str]:
@@ -229,79 +228,12 @@ def _alphas(document: Document) -> list[str]:
     return [
         f"The share of tuned weights (alpha) was chosen on dev.{why}",
         "",
-        *_table(header, rows, left=1),
+        *table(header, rows, left=1),
     ]
-
-
-def _tuning(document: Document) -> list[str]:
-    found = document.get("tuning")
-    if not found:
-        return []
-    rows = [
-        [
-            f"{trial['number']}",
-            f"{trial['learning_rate']:.3g}",
-            f"{trial['epochs']}",
-            "failed" if trial["failed"] else figure(trial["recall"]),
-            ABSENT if trial["failed"] else figure(trial["ndcg"]),
-            f"{trial['steps']:,}",
-            "chosen" if trial["number"] == found["chosen"]["number"] else "",
-        ]
-        for trial in found["trials"]
-    ]
-    header = ["trial", "learning rate", "epochs", "dev R@10", "dev nDCG@10", "steps", ""]
-    return ["## Search over recipes", "", *_table(header, rows, left=1)]
-
-
-def _hygiene(document: Document) -> list[str]:
-    rows = [
-        [
-            escape(row["check"]),
-            f"{row['touched']:,}",
-            f"{row['of']:,}",
-            escape(row["what was done"]),
-        ]
-        for row in document.get("hygiene") or ()
-    ]
-    if not rows:
-        return []
-    table = _table(["check", "touched", "of", "what was done"], rows, left=1)
-    return ["## Hygiene", "", *table]
 
 
 def _warnings(document: Document) -> list[str]:
     return [f"- {escape(sentence)}" for sentence in document.get("warnings") or ()]
-
-
-def _choices(document: Document) -> list[str]:
-    choices = document.get("choices")
-    if not choices:
-        return []
-    return [
-        "## Choices",
-        "",
-        "Whatever was chosen among candidates was chosen on the dev split; the test split was "
-        "looked at once, for the tables above.",
-        "",
-        *_bullets(choices),
-    ]
-
-
-def _account(document: Document, key: str, title: str) -> list[str]:
-    facts = document.get(key)
-    return [f"## {title}", "", *_bullets(facts)] if facts else []
-
-
-def _stages(document: Document) -> list[str]:
-    stages = document["stages"]
-    if not stages:
-        return []
-    rows = [
-        [escape(stage["name"]), f"{stage['seconds']:.1f}", "yes" if stage["cached"] else "no"]
-        for stage in stages
-    ]
-    rows.append(["all", f"{sum(stage['seconds'] for stage in stages):.1f}", ""])
-    return ["## Stages", "", *_table(["stage", "seconds", "cached"], rows, left=1)]
 
 
 def _definitions(document: Document) -> list[str]:
@@ -321,15 +253,17 @@ def _definitions(document: Document) -> list[str]:
     ]
 
 
-def _command(document: Document) -> list[str]:
-    command = document.get("command")
-    return ["## Made by", "", _fence(str(command))] if command else []
+def _title(document: Document) -> str:
+    if "verdict" in document:
+        return f"# Verdict: {escape(document['verdict'])}"
+    name = document.get("dataset", {}).get("name", ABSENT)
+    return f"# {len(document['systems'])} systems on {escape(name)}"
 
 
 def report_markdown(document: Document) -> str:
     """Render a results document as GitHub-flavoured Markdown, the verdict in its first line."""
     sections = [
-        [f"# Verdict: {escape(document['verdict'])}"],
+        [_title(document)],
         [f"Reason: {escape(document['reason'])}"] if document.get("reason") else [],
         _warnings(document),
         _measured(document),
@@ -337,14 +271,17 @@ def report_markdown(document: Document) -> str:
         _differences(document),
         _slices(document),
         _forgot(document),
-        _tuning(document),
-        _choices(document),
-        _hygiene(document),
-        _account(document, "pairs", "Pairs"),
-        _account(document, "mining", "Mining"),
-        _account(document, "training", "Training"),
-        _stages(document),
+        dimensions(document),
+        tuning(document),
+        choices(document),
+        efficiency(document),
+        advice(document),
+        hygiene(document),
+        account(document, "pairs", "Pairs"),
+        account(document, "mining", "Mining"),
+        account(document, "training", "Training"),
+        stages(document),
         _definitions(document),
-        _command(document),
+        command(document),
     ]
     return "\n\n".join("\n".join(section) for section in sections if section) + "\n"

@@ -4,25 +4,24 @@ Two runs are compared query by query, so they must have ranked the same test que
 corpus, by the same judgements; else they are refused, since a difference would say nothing. A system
 fell where a metric lost more than a tolerance, and by more than luck in the choice of the queries
 explains. `eval/`, `manifest.json` and, where they are to be compared too, the texts of the queries are
-all that must be kept of the earlier run.
+all that must be kept of the earlier run. Two folders that `evaluate --out` wrote are compared in the
+same way.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
 
 from retrieval_ft import artifacts
 from retrieval_ft.dataset import beir
 from retrieval_ft.errors import ConfigError, DataError
 from retrieval_ft.evaluation.compare import compare, figures
 from retrieval_ft.evaluation.metrics import PerQuery
+from retrieval_ft.evaluation.per_query import read_per_query
 from retrieval_ft.evaluation.stats import ALPHA, Difference, holm
 
 Change = Literal["fell", "rose", "unclear", "steady"]
@@ -33,8 +32,11 @@ METRICS = ("recall@10", "ndcg@10")
 TOLERANCE = 0.01
 """A loss up to this passes: one point. Assumption, give another."""
 SCHEMA_VERSION = 1
-_METRICS_FILE = "eval/metrics.json"
-_PER_QUERY_FILE = "eval/per_query.parquet"
+MEASUREMENT = "measurement"
+"""Kind, in its manifest, of a folder that `evaluate --out` wrote."""
+METRICS_FILE = "metrics.json"
+PER_QUERY_FILE = "per_query.parquet"
+_RUN_FOLDER = "eval"
 _CORPUS = "dataset/corpus.jsonl"
 _JUDGEMENTS = ("dataset/qrels/test.tsv", "generated/qrels/test.tsv")
 _TEXTS = ("dataset/queries.jsonl", "generated/queries.jsonl")
@@ -50,7 +52,9 @@ class Measured:
     per_query: Mapping[str, PerQuery]
     """Values of each system, queries sorted by id."""
     identity: Mapping[str, str]
-    """sha256 of what was measured on: `corpus`, `judgements`, and `query texts` where they are there."""
+    """sha256 of what was measured on: `judgements`, and `corpus` and `query texts` where they are there."""
+    kind: str = "run"
+    """What it was read from: a `run` directory, or the folder of a `measurement`."""
 
 
 @dataclass(frozen=True)
@@ -126,13 +130,15 @@ class Regression:
 
 
 def read_measured(run: Path) -> Measured:
-    """Read what a run directory measured; its files must be as the run wrote them.
+    """Read what a run directory, or a folder of `evaluate --out`, measured; as it was written.
 
     Raises:
         DataError: a file is missing, damaged or was changed since, or the metrics document and the
             values per query are of two runs.
     """
     manifest = artifacts.read_json(run / artifacts.MANIFEST)
+    if isinstance(manifest, dict) and manifest.get("kind") == MEASUREMENT:
+        return _read_measurement(run)
     try:
         outputs: dict[str, str] = {}
         for stage in manifest["stages"].values():
@@ -142,57 +148,47 @@ def read_measured(run: Path) -> Measured:
         raise DataError(
             f"{run / artifacts.MANIFEST}: not the manifest of a run that was measured, or damaged"
         ) from error
-    for name in (_METRICS_FILE, _PER_QUERY_FILE):
-        _check_unchanged(run / name, outputs.get(name))
-    per_query = read_per_query(run / _PER_QUERY_FILE)
-    _check_means(run / _METRICS_FILE, per_query)
+    per_query = _read_values(run / _RUN_FOLDER, outputs, prefix=f"{_RUN_FOLDER}/")
     judgements = {name: outputs[name] for name in _JUDGEMENTS if name in outputs}
     identity = {"corpus": corpus, "judgements": artifacts.sha256_json(judgements)}
     if texts := _texts(run, per_query):
         identity["query texts"] = artifacts.sha256_json(texts)
-    return Measured(str(run), per_query, identity)
+    general, samples = _read_general(run / _RUN_FOLDER, outputs)
+    return Measured(str(run), per_query | general, identity | samples)
 
 
-def read_per_query(path: Path) -> dict[str, PerQuery]:
-    """Read the values per query that a run wrote, by system; queries are sorted by id.
+def _read_general(
+    folder: Path, written: Mapping[str, str]
+) -> tuple[dict[str, PerQuery], dict[str, str]]:
+    """Values on general sets, by `general SET side`, and the sha256 of each sample, by `general SET`."""
+    values: dict[str, PerQuery] = {}
+    samples: dict[str, str] = {}
+    for row in artifacts.read_json(folder / METRICS_FILE).get("general", ()):
+        name = f"general {row['name']}"
+        place = f"general/{row['name']}/{PER_QUERY_FILE}"
+        _check_unchanged(folder / place, written.get(f"{_RUN_FOLDER}/{place}"))
+        found = read_per_query(folder / place)
+        values |= {f"{name} {side}": measured for side, measured in found.items()}
+        samples[name] = row["sha256"]
+    return values, samples
 
-    Raises:
-        DataError: the file is missing or damaged, a column is missing, a query stands twice for a
-            system, or a value is not finite.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a parquet file, or damaged ({error})") from error
-    if missing := {"system", "query_id"} - set(table.column_names):
-        raise DataError(f"{path}: column {', '.join(sorted(missing))} is missing")
-    systems = table.column("system").to_pylist()
-    query_ids = table.column("query_id").to_pylist()
-    if twice := [key for key, n in Counter(zip(systems, query_ids, strict=True)).items() if n > 1]:
-        raise DataError(f"{path}: query {twice[0][1]!r} stands twice for system {twice[0][0]!r}")
-    columns = {
-        name: np.asarray(table.column(name).to_pylist(), np.float64)
-        for name in table.column_names
-        if name not in ("system", "query_id")
-    }
-    for name, values in columns.items():
-        if not np.isfinite(values).all():
-            raise DataError(f"{path}: column {name!r} holds a value that is not finite")
-    rows: dict[str, list[int]] = {}
-    for row in sorted(range(len(query_ids)), key=query_ids.__getitem__):
-        rows.setdefault(systems[row], []).append(row)
-    return {
-        system: PerQuery(
-            tuple(query_ids[row] for row in rows[system]),
-            {name: values[rows[system]] for name, values in columns.items()},
-        )
-        for system in dict.fromkeys(systems)
-    }
+def _read_measurement(folder: Path) -> Measured:
+    manifest = artifacts.read_manifest(folder, what="measurement")
+    written = {name: entry["sha256"] for name, entry in manifest["files"].items()}
+    per_query = _read_values(folder, written)
+    return Measured(str(folder), per_query, manifest["identity"], kind=MEASUREMENT)
+
+
+def _read_values(
+    folder: Path, written: Mapping[str, str], *, prefix: str = ""
+) -> dict[str, PerQuery]:
+    """The values per query of a folder, checked against their record and the metrics beside them."""
+    for name in (METRICS_FILE, PER_QUERY_FILE):
+        _check_unchanged(folder / name, written.get(prefix + name))
+    per_query = read_per_query(folder / PER_QUERY_FILE)
+    _check_means(folder / METRICS_FILE, per_query)
+    return per_query
 
 
 def check_regression(
@@ -229,8 +225,8 @@ def check_regression(
     """
     if not 0 <= tolerance < 1:
         raise ConfigError(f"tolerance {tolerance}: a loss in [0, 1) is allowed; 0.01 is one point")
-    _check_same(now, before)
     wanted = _wanted(before, systems)
+    _check_same(now, before, wanted)
     both = [name for name in wanted if name in now.per_query]
     if not both:
         raise DataError(
@@ -268,11 +264,13 @@ def check_regression(
 
 def _check_unchanged(path: Path, expected: str | None) -> None:
     if expected is None:
-        raise DataError(f"{path}: the run has no record of it; run its evaluate stage first")
+        raise DataError(
+            f"{path}: there is no record of it; measure first (a run: its evaluate stage)"
+        )
     if not path.is_file():
         raise DataError(f"{path}: no such file; keep eval/ of a run that others are compared with")
     if artifacts.sha256_file(path) != expected:
-        raise DataError(f"{path}: damaged or edited since the run wrote it; measure again")
+        raise DataError(f"{path}: damaged or edited since it was written; measure again")
 
 
 def _check_means(path: Path, per_query: Mapping[str, PerQuery]) -> None:
@@ -280,7 +278,7 @@ def _check_means(path: Path, per_query: Mapping[str, PerQuery]) -> None:
     document = artifacts.read_json(path)
     systems = document.get("systems") if isinstance(document, dict) else None
     if not isinstance(systems, dict) or set(systems) != set(per_query):
-        raise DataError(f"{path}: its systems are not those of {_PER_QUERY_FILE}; measure again")
+        raise DataError(f"{path}: its systems are not those of {PER_QUERY_FILE}; measure again")
     for system, means in systems.items():
         for metric, mean in means.items():
             values = per_query[system].values.get(metric)
@@ -301,8 +299,19 @@ def _texts(run: Path, per_query: Mapping[str, PerQuery]) -> dict[str, str]:
     return {q: known[q] for q in sorted(measured)} if measured <= known.keys() else {}
 
 
-def _check_same(now: Measured, before: Measured) -> None:
-    kept = [key for key in before.identity if key in now.identity]
+def _check_same(now: Measured, before: Measured, systems: Sequence[str]) -> None:
+    if now.kind != before.kind:
+        raise DataError(
+            f"{now.name} cannot be compared with {before.name}: a {now.kind} and a {before.kind} say in "
+            "different ways what they were measured on; `evaluate RUN --out FOLDER` makes a measurement "
+            "of a run"
+        )
+    general = {name.rpartition(" ")[0] for name in systems}
+    kept = [
+        key
+        for key in before.identity
+        if key in now.identity and (key in general or not key.startswith("general "))
+    ]
     if other := [key for key in kept if now.identity[key] != before.identity[key]]:
         figures = "; ".join(
             f"{key} {before.identity[key][:12]} then, {now.identity[key][:12]} now" for key in other

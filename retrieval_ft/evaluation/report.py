@@ -1,7 +1,8 @@
 """The systems table of a results document: for a terminal, for a pipe, and as cells for report.md.
 
-A results document is the `--json` of the main job. Only `verdict`, `run`, `systems`,
-`differences` and `stages` are always there; a figure that is absent is shown as "-".
+A results document is the `--json` of the main job, or of `evaluate`. Only `systems` and `differences`
+are always there; a figure that is absent is shown as "-". Where it has `references`, what each system is
+compared with, these are what the column of differences shows; else that is the base.
 """
 
 from __future__ import annotations
@@ -18,15 +19,14 @@ Document = Mapping[str, Any]
 GATE_METRIC = "recall@10"
 ABSENT = "-"
 
-_LABELS: Mapping[str, str] = {
-    "bm25": "BM25",
-    "base_dense": "base dense",
-    "base_hybrid": "base hybrid",
-    "tuned_dense": "tuned dense",
-    "tuned_hybrid": "tuned hybrid",
-    "base_dense_no_prompt": "base dense, no prompt",
-    "tuned_dense_no_prompt": "tuned dense, no prompt",
+_FIRST = ("bm25", "base_dense", "base_hybrid", "tuned_dense", "tuned_hybrid")
+"""Systems of a run, in the order of a table."""
+_VARIANTS: Mapping[str, str] = {
+    "_rrf": ", RRF",
+    "_rerank": ", reranked",
+    "_no_prompt": ", no prompt",
 }
+"""Ends of a system's name, and what they say; a name may have several."""
 COLUMNS: Mapping[str, str] = {
     "recall@1": "R@1",
     "recall@5": "R@5",
@@ -38,11 +38,18 @@ COLUMNS: Mapping[str, str] = {
     "mrr@10": "MRR@10",
 }
 """Metrics that fit a terminal, with their headings."""
+_FEW: Mapping[str, str] = {
+    name: COLUMNS[name] for name in ("recall@1", "recall@10", "recall@100", "ndcg@10")
+}
+"""Those that fit one beside long names of systems and of what they are compared with."""
 
 
 def label(system: str) -> str:
-    """A system's name for people: `base_dense` -> `base dense`."""
-    return _LABELS.get(system, system.replace("_", " "))
+    """A system's name for people: `base_dense` -> `base dense`, `hybrid_rrf` -> `hybrid, RRF`."""
+    for end, words in _VARIANTS.items():
+        if system.endswith(end) and system != end:
+            return label(system.removesuffix(end)) + words
+    return "BM25" if system == "bm25" else system.replace("_", " ")
 
 
 def figure(value: float | None) -> str:
@@ -68,36 +75,42 @@ def p_value(p: float | None) -> str:
     return ABSENT if p is None else f"{p:.4f}"
 
 
-def _against_base(document: Document, system: str) -> Mapping[str, Any] | None:
-    """The difference of a system to its base at the gate's metric; the base of its kind first."""
-    kind = f"base_{system.partition('_')[2]}"
+def _difference(document: Document, system: str) -> Mapping[str, Any] | None:
+    """The difference of a system to its reference, or to its base, at the gate's metric."""
     rows = [
         row
         for row in document["differences"]
-        if row["system"] == system
-        and row["metric"] == GATE_METRIC
-        and row["against"].startswith("base_")
+        if row["system"] == system and row["metric"] == GATE_METRIC
     ]
+    if "references" in document:
+        against = document["references"].get(system)
+        return next((row for row in rows if row["against"] == against), None)
+    kind = f"base_{system.partition('_')[2]}"  # the base of its kind first
+    rows = [row for row in rows if row["against"].startswith("base_")]
     return min(rows, key=lambda row: bool(row["against"] != kind), default=None)
 
 
-def systems_header(columns: Mapping[str, str] = COLUMNS) -> list[str]:
+def systems_header(document: Document, columns: Mapping[str, str] = COLUMNS) -> list[str]:
     """Headings of the systems table, for metrics with their headings."""
+    if "references" in document:
+        return ["system", *columns.values(), "Δ R@10 [95% CI]", "p", "vs"]
     return ["system", *columns.values(), "Δ R@10 vs base [95% CI]", "p"]
 
 
 def systems_rows(document: Document, columns: Mapping[str, str] = COLUMNS) -> list[list[str]]:
     """Cells of the systems table: the known systems first, then others as they come."""
     systems: Mapping[str, Mapping[str, float]] = document["systems"]
-    known = [name for name in _LABELS if name in systems]
+    known = [name for name in _FIRST if name in systems]
     rows = []
-    for name in [*known, *(name for name in systems if name not in _LABELS)]:
+    for name in [*known, *(name for name in systems if name not in _FIRST)]:
         row = [label(name), *(figure(systems[name].get(metric)) for metric in columns)]
-        found = _against_base(document, name)
+        found = _difference(document, name)
         if found is None:
             row += ["", ""]
         else:
             row += [f"{signed(found['delta'])} {interval(found['ci'])}", p_value(found.get("p"))]
+        if "references" in document:
+            row.append(label(found["against"]) if found else "")
         rows.append(row)
     return rows
 
@@ -111,13 +124,15 @@ def verdict_line(document: Document) -> str:
 def systems_table(document: Document) -> Table:
     """The systems of a results document as a table for a terminal."""
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=0)
-    last = len(COLUMNS)
-    for i, heading in enumerate(systems_header()):
+    columns = _FEW if "references" in document else COLUMNS
+    last = len(columns)
+    folds = {0, last + 1, last + 3} if "references" in document else {last + 1}
+    for i, heading in enumerate(systems_header(document, columns)):
         # Headings take two lines, so that all columns fit 80 characters; where there are fewer,
-        # the column of intervals folds.
+        # the column of intervals folds, and that of names where they may be of any length.
         text = heading.replace("@", "\n@") if i <= last else heading.replace(" [", "\n[")
-        table.add_column(text, justify="right" if i else "left", no_wrap=i != last + 1)
-    for name, *cells in systems_rows(document):
+        table.add_column(text, justify="right" if i else "left", no_wrap=i not in folds)
+    for name, *cells in systems_rows(document, columns):
         # Text: brackets in a name or an interval are no markup. A label of two parts takes two lines.
         table.add_row(*map(Text, (name.replace(", ", ",\n"), *cells)))
     return table
@@ -125,7 +140,7 @@ def systems_table(document: Document) -> Table:
 
 def systems_text(document: Document) -> str:
     """The same table in plain aligned columns, for what is no terminal; ends with a line break."""
-    rows = [systems_header(), *systems_rows(document)]
+    rows = [systems_header(document), *systems_rows(document)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(

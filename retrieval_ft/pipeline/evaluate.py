@@ -4,32 +4,46 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval_ft import artifacts
 from retrieval_ft.config import Config
-from retrieval_ft.dataset import Qrels, Ranking, Split
+from retrieval_ft.dataset import Ranking
+from retrieval_ft.dataset.hygiene import clusters
+from retrieval_ft.dataset.splits.groups import Groups
 from retrieval_ft.evaluation import (
+    Latency,
     PerQuery,
     Thresholds,
     Verdict,
     compare,
     decide,
     difference_rows,
+    document_groups,
     evaluate,
     general_deltas,
+    paired_latency,
     slice_rows,
-    slices_of,
     verdict_document,
     write_trec_run,
 )
-from retrieval_ft.index import DenseIndex, FusionSpec, depth_for, fuse
+from retrieval_ft.evaluation.per_query import write_per_query
+from retrieval_ft.evaluation.regression import PER_QUERY_FILE
+from retrieval_ft.index import FusionSpec
+from retrieval_ft.models import resolve
+from retrieval_ft.pipeline.evidence import evidence_of_run
 from retrieval_ft.pipeline.general import general_digest, general_sets, measure_general
+from retrieval_ft.pipeline.judge import judge_digest, load_judge
+from retrieval_ft.pipeline.prepare import NEAR_DUPLICATE
+from retrieval_ft.pipeline.ranking import Systems, at_dimensions, rank_systems, without_query_prompt
+from retrieval_ft.pipeline.reranking import RERANK, reranked
 from retrieval_ft.pipeline.run import Run, StageRecord
+from retrieval_ft.pipeline.sliced import slices_on_test
+from retrieval_ft.pipeline.timing import encoding_times, sample_texts
 from retrieval_ft.pipeline.train import CANDIDATE
-from retrieval_ft.pipeline.workbench import Workbench, dense_index, dense_ranking, encoder_of
+from retrieval_ft.pipeline.workbench import Workbench, encoder_of
 
 if TYPE_CHECKING:
     from retrieval_ft.encoder.encoder import Encoder
@@ -37,94 +51,17 @@ if TYPE_CHECKING:
 GATE_METRIC = "recall@10"
 VERDICT = "verdict.json"
 MODEL = "model"
-_FOLDER = "eval"
+FOLDER = "eval"
+EVIDENCE = "evidence.json"
 _NO_PROMPT = "_no_prompt"
-_WEIGHTS = [step / 20 for step in range(21)]
 _COMPARED = (
     ("tuned_dense", "base_dense"),
     ("tuned_hybrid", "base_hybrid"),
     ("tuned_hybrid", "bm25"),
     ("tuned_hybrid", "tuned_dense"),
+    ("base_hybrid", "base_dense"),
+    ("base_hybrid", "bm25"),
 )
-
-
-@dataclass(frozen=True)
-class Systems:
-    """Rankings of the systems of one encoder on one split, and the fusion between them."""
-
-    dense: Ranking
-    hybrid: Ranking
-    fusion: FusionSpec
-    no_prompt: Ranking | None = None
-    """Dense, of queries without the model's query prompt; None where it has none."""
-
-
-def choose_fusion(lexical: Ranking, dense: Ranking, qrels: Qrels, *, k: int) -> FusionSpec:
-    """The fusion with the best recall@10 + nDCG@10 on dev: RRF, or convex at one of 21 weights.
-
-    Of equals the one nearest to even weights is taken. It keeps the depth that it was measured at, so
-    that an index which searches by it gives what was measured.
-    """
-    depth = depth_for(k)
-
-    def merit(spec: FusionSpec) -> tuple[float, float]:
-        fused = fuse(lexical, dense, spec=spec, k=k)
-        found = evaluate(fused, qrels, metrics=("recall@10", "ndcg@10"))
-        return found.mean("recall@10") + found.mean("ndcg@10"), -abs(spec.dense_weight - 0.5)
-
-    convex = [FusionSpec("convex", weight, depth) for weight in _WEIGHTS]
-    return max([FusionSpec(depth=depth), *convex], key=merit)
-
-
-def rank_systems(
-    bench: Workbench,
-    encoder: Encoder,
-    *,
-    fusion: FusionSpec | None = None,
-    no_prompt: bool = False,
-) -> Systems:
-    """Rank the test queries by an encoder and by its hybrid with BM25.
-
-    The fusion is chosen on dev where none is given; a dataset without dev gets RRF. With `no_prompt`
-    the queries are also ranked without the model's query prompt.
-    """
-    k = bench.config.evaluation.depth
-    depth = depth_for(k)
-    whole = dense_index(encoder, bench.dataset.corpus)
-
-    def dense_of(split: Split) -> DenseIndex:
-        corpus = bench.corpus_of(split)
-        return whole if corpus is bench.dataset.corpus else dense_index(encoder, corpus)
-
-    def sides(split: Split, index: DenseIndex) -> tuple[Ranking, Ranking]:
-        dense = dense_ranking(encoder, index, bench.dataset.queries_of(split), k=depth)
-        return bench.lexical_ranking(split, k=depth), dense
-
-    if fusion is None:
-        fusion = FusionSpec(depth=depth)
-        if "dev" in bench.dataset.qrels:
-            found = sides("dev", dense_of("dev"))
-            fusion = choose_fusion(*found, bench.dataset.qrels["dev"], k=k)
-    index = dense_of("test")
-    lexical, dense = sides("test", index)
-    bare = None
-    if no_prompt and encoder.prompts["query"]:
-        queries = bench.dataset.queries_of("test")
-        bare = dense_ranking(without_query_prompt(encoder), index, queries, k=k)
-    return Systems(_cut(dense, k), fuse(lexical, dense, spec=fusion, k=k), fusion, bare)
-
-
-def without_query_prompt(encoder: Encoder) -> Encoder:
-    """The same model as a stack calls it that forgets the query prompt."""
-    from retrieval_ft.encoder.encoder import Encoder
-
-    return Encoder(
-        encoder.model,
-        precision=encoder.precision,
-        prompts={**encoder.prompts, "query": ""},
-        max_length=encoder.max_length,
-        passage_encoder=encoder.passage_encoder,
-    )
 
 
 def evaluate_run(
@@ -140,10 +77,12 @@ def evaluate_run(
             "model": bench.base_digest,
             "lexical": config.lexical.model_dump(mode="json"),
             "evaluation": config.evaluation.model_dump(mode="json"),
+            "matryoshka": config.training.matryoshka,
+            "reranker": judge_digest(reranker_path(config)),
             "general": general_digest(config),
             "seed": config.seed,
         },
-        outputs=[_FOLDER, VERDICT, MODEL],
+        outputs=[FOLDER, VERDICT, MODEL],
         work=lambda _: _work(run, bench, prepared.facts),
     )
 
@@ -156,26 +95,32 @@ def promoted_fusion(evaluated: StageRecord) -> FusionSpec:
 def _work(run: Run, bench: Workbench, dataset: Mapping[str, Any]) -> dict[str, Any]:
     config, qrels = run.config, bench.dataset.qrels["test"]
     encoder = encoder_of(run.folder / CANDIDATE, config.model)
-    base = rank_systems(bench, bench.base, no_prompt=True)
+    base = rank_systems(bench, bench.base, no_prompt=without_query_prompt(bench.base))
     given = base.fusion if _made_dev(bench) else None
-    tuned = rank_systems(bench, encoder, fusion=given, no_prompt=True)
+    bare = without_query_prompt(encoder)
+    tuned = rank_systems(bench, encoder, fusion=given, no_prompt=bare)
     rankings = _rankings(bench, base, tuned)
     per_query = {name: evaluate(ranking, qrels) for name, ranking in rankings.items()}
-    rows = difference_rows(
-        per_query, _COMPARED, metrics=(GATE_METRIC, "ndcg@10"), **_resampling(config)
-    )
+    tests = {
+        **_resampling(config),
+        "groups": query_groups(bench) if config.evaluation.cluster else None,
+    }
+    pairs = [*_COMPARED, *_reranked_pairs(per_query)]
+    rows = difference_rows(per_query, pairs, metrics=(GATE_METRIC, "ndcg@10"), **tests)
     general, general_values = measure_general(
         general_sets(config, bench.dataset), bench.base, encoder, **_resampling(config)
     )
-    verdict = _verdict(per_query, general, config)
+    latency = _latency(bench, encoder)
+    verdict = _verdict(per_query, general, latency, config, tests)
     promoted = verdict.verdict == "promote"
     facts = {
         "verdict": verdict.verdict,
         "reason": verdict.rule,
         "systems": {name: found.means() for name, found in per_query.items()},
         "differences": rows,
-        "slices": _slices(bench, per_query, dataset["splits"]["unseen_test_queries"]),
+        "slices": _slices(bench, per_query, dataset["splits"]["unseen_test_queries"], tests),
         "general": general,
+        "dimensions": _dimensions(bench, encoder),
         "choices": {
             "base_fusion": asdict(base.fusion),
             "tuned_fusion": asdict(tuned.fusion),
@@ -183,10 +128,14 @@ def _work(run: Run, bench: Workbench, dataset: Mapping[str, Any]) -> dict[str, A
         },
         "promoted": "tuned" if promoted else "base",
     }
-    _write(run.folder / _FOLDER, rankings, {"": per_query, **general_values}, facts)
+    evidence = evidence_of_run(
+        bench, rankings, per_query, {"base": (bench.base, base), "tuned": (encoder, tuned)}
+    )
+    _write(run.folder / FOLDER, rankings, {"": per_query, **general_values}, facts, evidence)
     _promote(run, bench, tuned=promoted)
     artifacts.write_json(run.folder / VERDICT, verdict_document(verdict, differences=rows))
-    return facts
+    # Not in metrics.json: the same command gives the same metrics to the last digit, and other times.
+    return {**facts, "latency": latency.figures()}
 
 
 def _resampling(config: Config) -> dict[str, Any]:
@@ -194,30 +143,56 @@ def _resampling(config: Config) -> dict[str, Any]:
     return {"seed": config.seed, "resamples": config.evaluation.resamples}
 
 
+def query_groups(bench: Workbench) -> dict[str, str]:
+    """Test queries by what they are about: documents, joined where they share a near-duplicate."""
+    corpus = bench.dataset.corpus
+    near = clusters(corpus, jaccard=NEAR_DUPLICATE).representative_of
+    return document_groups(bench.dataset.qrels["test"], Groups(corpus, near).of)
+
+
+def _latency(bench: Workbench, tuned: Encoder) -> Latency:
+    """The time to encode a query with each model: all that can differ between two equal indexes."""
+    texts = sample_texts(bench.dataset.queries_of("test").texts)
+    times = encoding_times({"base": bench.base, "tuned": tuned}, texts)
+    return paired_latency(times["base"], times["tuned"], seed=bench.config.seed)
+
+
+def _dimensions(bench: Workbench, tuned: Encoder) -> list[dict[str, Any]]:
+    """Both models by the first components of their vectors, where training aimed at shorter ones."""
+    asked = bench.config.training.matryoshka
+    if not asked:
+        return []
+    sizes = sorted({*asked, tuned.dimension}, reverse=True)
+    sides = {
+        "base": at_dimensions(bench, bench.base, sizes),
+        "tuned": at_dimensions(bench, tuned, sizes),
+    }
+    return [{"dimension": n, **{name: by[n] for name, by in sides.items()}} for n in sizes]
+
+
 def _verdict(
-    per_query: Mapping[str, PerQuery], general: Sequence[Mapping[str, Any]], config: Config
+    per_query: Mapping[str, PerQuery],
+    general: Sequence[Mapping[str, Any]],
+    latency: Latency,
+    config: Config,
+    tests: Mapping[str, Any],
 ) -> Verdict:
     dense, hybrid = (
-        compare(
-            per_query[f"tuned_{kind}"],
-            per_query[f"base_{kind}"],
-            metric=GATE_METRIC,
-            **_resampling(config),
-        )
+        compare(per_query[f"tuned_{kind}"], per_query[f"base_{kind}"], metric=GATE_METRIC, **tests)
         for kind in ("dense", "hybrid")
     )
     asked = config.evaluation
-    thresholds = Thresholds(
-        min_gain=asked.min_gain,
-        max_forgetting=asked.max_forgetting,
-        max_latency_regression=None,  # of one architecture both are as fast; `evaluate` times nothing
-    )
     return decide(
         dense,
         hybrid,
         metric=GATE_METRIC,
-        thresholds=thresholds,
+        thresholds=Thresholds(
+            min_gain=asked.min_gain,
+            max_forgetting=asked.max_forgetting,
+            max_latency_regression=asked.max_latency_regression,
+        ),
         general=general_deltas(general, metric=GATE_METRIC) if general else None,
+        latency=latency,
     )
 
 
@@ -228,9 +203,34 @@ def _rankings(bench: Workbench, base: Systems, tuned: Systems) -> dict[str, Rank
     for name, systems in sides.items():
         rankings |= {f"{name}_dense": systems.dense, f"{name}_hybrid": systems.hybrid}
     for name, systems in sides.items():
+        rankings[f"{name}_hybrid_rrf"] = systems.rrf
+    rankings |= _reranked(bench, rankings)
+    for name, systems in sides.items():
         if systems.no_prompt is not None:
             rankings[f"{name}_dense{_NO_PROMPT}"] = systems.no_prompt
     return rankings
+
+
+def _reranked(bench: Workbench, rankings: Mapping[str, Ranking]) -> dict[str, Ranking]:
+    """BM25 and the hybrids in the order of a cross-encoder, where the config asks for it."""
+    judge = load_judge(reranker_path(bench.config), bench.config)
+    if judge is None:
+        return {}
+    chosen = {name: rankings[name] for name in ("bm25", "base_hybrid", "tuned_hybrid")}
+    return reranked(chosen, bench, judge, first=bench.config.evaluation.rerank)
+
+
+def _reranked_pairs(systems: Collection[str]) -> list[tuple[str, str]]:
+    """What reranking brings each system, and what tuning still brings a reranked one."""
+    found = [(name, name.removesuffix(RERANK)) for name in systems if name.endswith(RERANK)]
+    both = f"tuned_hybrid{RERANK}", f"base_hybrid{RERANK}"
+    return [*found, both] if found else []
+
+
+def reranker_path(config: Config) -> Path | None:
+    """The folder of the cross-encoder that reorders hits; None where none shall."""
+    asked = config.evaluation
+    return resolve(asked.cross_encoder, kind="cross-encoder").path if asked.rerank else None
 
 
 def _made_dev(bench: Workbench) -> bool:
@@ -244,22 +244,16 @@ def _made_dev(bench: Workbench) -> bool:
 
 
 def _slices(
-    bench: Workbench, per_query: Mapping[str, PerQuery], unseen: Collection[str]
+    bench: Workbench,
+    per_query: Mapping[str, PerQuery],
+    unseen: Collection[str],
+    tests: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     """The systems on the test queries by length, rare terms, overlap, source, seen documents, metadata."""
-    lexical, dataset = bench.lexical, bench.dataset
-    slices = slices_of(
-        dataset.queries,
-        dataset.qrels["test"],
-        dataset.corpus,
-        unseen=unseen,
-        frequency=lexical.frequency,
-        terms=lambda text: lexical.spec.tokenize([text])[0],
-    )
-    shown = {name: found for name, found in per_query.items() if not name.endswith(_NO_PROMPT)}
-    return slice_rows(
-        shown, slices, _COMPARED[:2], metrics=(GATE_METRIC,), **_resampling(bench.config)
-    )
+    slices = slices_on_test(bench, unseen)
+    aside = (_NO_PROMPT, "_rrf", RERANK)
+    shown = {name: found for name, found in per_query.items() if not name.endswith(aside)}
+    return slice_rows(shown, slices, _COMPARED[:2], metrics=(GATE_METRIC,), **tests)
 
 
 def _promote(run: Run, bench: Workbench, *, tuned: bool) -> None:
@@ -288,27 +282,14 @@ def _write(
     rankings: Mapping[str, Ranking],
     measured: Mapping[str, Mapping[str, PerQuery]],
     facts: Mapping[str, Any],
+    evidence: Mapping[str, Any],
 ) -> None:
     """Write rankings, facts and values per query; `measured` has the target's under no name."""
     with artifacts.atomic_folder(folder) as fresh:
         for name, ranking in rankings.items():
             write_trec_run(fresh / f"{name}.trec", ranking, tag=name)
         artifacts.write_json(fresh / "metrics.json", facts)
+        artifacts.write_json(fresh / EVIDENCE, evidence)
         for name, per_query in measured.items():
-            _write_per_query(fresh / "general" / name if name else fresh, per_query)
-
-
-def _write_per_query(folder: Path, per_query: Mapping[str, PerQuery]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    tables = []
-    for name, found in per_query.items():
-        columns = {"system": [name] * len(found.query_ids), "query_id": list(found.query_ids)}
-        tables.append(pa.table({**columns, **found.values}))
-    with artifacts.atomic_open(folder / "per_query.parquet") as file:
-        pq.write_table(pa.concat_tables(tables), file)
-
-
-def _cut(ranking: Ranking, k: int) -> Ranking:
-    return Ranking({q: (ids[:k], scores[:k]) for q, (ids, scores) in ranking.hits.items()})
+            place = fresh / "general" / name if name else fresh
+            write_per_query(place / PER_QUERY_FILE, per_query)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retrieval_ft import artifacts
 from retrieval_ft.config import Config, DataConfig
 from retrieval_ft.console import note
 from retrieval_ft.dataset import Corpus, Dataset, Qrels, beir
@@ -38,6 +39,9 @@ _LONGEST = 2_500
 """Characters of a passage that count: about 512 tokens, where the models cut."""
 _RELEVANT = POOL // 3
 """Relevant passages of a sample at most, so that a third of the pool at least is drawn at random."""
+AUTO_SETS = 2
+"""Sets that `auto` takes at most, by name: two show what was forgotten, and each costs half a minute on
+2 cores for every share of tuned weights that is tried."""
 _SAME = 0.1
 """Share of passages in common, of the smaller corpus, from which a set is no other domain."""
 
@@ -60,7 +64,16 @@ class GeneralSet:
             "dev_queries": len(self.dev.qrels),
             "test_queries": len(self.test.qrels),
             "remark": self.remark,
+            "sha256": self.digest,
         }
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the test sample: passages, queries and judgements."""
+        pool = self.test
+        passages = list(zip(pool.corpus.ids, pool.corpus.passages, strict=True))
+        grades = {q: dict(pool.qrels.grades[q]) for q in pool.qrels.query_ids}
+        return artifacts.sha256_json([passages, pool.queries.text_of, grades])
 
 
 def general_folders(config: Config) -> dict[str, Path]:
@@ -105,7 +118,7 @@ def general_sets(config: Config, target: Dataset) -> tuple[GeneralSet, ...]:
     """Read the general sets and draw their samples; the seed of the config decides which.
 
     A set of `auto` that shares its passages with the target, or with a set before it, is passed
-    over, and so said.
+    over, and so are those beyond `AUTO_SETS`; that is said.
 
     Raises:
         ConfigError: as `general_folders`, or a set that was named shares passages with the target.
@@ -113,8 +126,13 @@ def general_sets(config: Config, target: Dataset) -> tuple[GeneralSet, ...]:
     """
     auto = config.evaluation.general == "auto"
     known = {"the target set": target.corpus}
-    sets = []
-    for name, folder in general_folders(config).items():
+    sets: list[GeneralSet] = []
+    folders = general_folders(config)
+    for number, (name, folder) in enumerate(folders.items()):
+        if auto and len(sets) == AUTO_SETS:
+            rest = ", ".join(list(folders)[number:])
+            note(f"general sets not used: {rest}; name them in evaluation.general to measure them")
+            break
         dataset = beir.read(folder)
         if why := _known_already(dataset.corpus, known):
             if not auto:

@@ -18,11 +18,14 @@ from retrieval_ft.errors import DataError
 from retrieval_ft.index import AnnSpec, DenseSpec, FusionSpec, HybridIndex, IndexSpec, store
 from retrieval_ft.index.ann_recall import MEASURED_QUERIES
 from retrieval_ft.index.writer import check_unchanged
-from retrieval_ft.pipeline.evaluate import MODEL, promoted_fusion
+from retrieval_ft.pipeline.evaluate import MODEL, promoted_fusion, reranker_path
+from retrieval_ft.pipeline.judge import load_judge
 from retrieval_ft.pipeline.run import Run, StageRecord
+from retrieval_ft.pipeline.timing import index_speed, weigh
 from retrieval_ft.pipeline.workbench import Workbench, lexical_spec, serving_encoder
 
 if TYPE_CHECKING:
+    from retrieval_ft.encoder.cross_encoder import CrossEncoder
     from retrieval_ft.encoder.encoder import Encoder
 
 FOLDER = "index"
@@ -31,7 +34,7 @@ FOLDER = "index"
 def index_run(
     run: Run, bench: Workbench, prepared: StageRecord, evaluated: StageRecord
 ) -> StageRecord:
-    """Index the corpus with the model in `model/` and the fusion that dev chose for it.
+    """Index the corpus with the model in `model/` and the fusion that dev chose for it, and time it.
 
     Raises:
         DataError: the run's index was changed since it was built; it is left as it is.
@@ -48,7 +51,20 @@ def index_run(
         # A run's index begins anew, so that the same run has the same bytes.
         with artifacts.atomic_folder(run.folder / FOLDER) as fresh:
             index.save(fresh)
-        return {"passages": len(dataset.corpus), "fingerprint": encoder.fingerprint}
+        speed = index_speed(
+            index,
+            encoder,
+            queries=bench.dataset.queries_of("test").texts,
+            passages=dataset.corpus.passages,
+            side=evaluated.facts["promoted"],
+            rerank=reranker_to_time(config),
+        )
+        return {
+            "passages": len(dataset.corpus),
+            "fingerprint": encoder.fingerprint,
+            "query_prompt": encoder.prompts["query"],
+            "speed": {**speed, **weigh(run.folder / FOLDER)},
+        }
 
     return run.stage(
         "index",
@@ -57,6 +73,7 @@ def index_run(
             "evaluated": evaluated.digest,
             "lexical": config.lexical.model_dump(mode="json"),
             "index": config.index.model_dump(mode="json"),
+            "timed": [config.evaluation.rerank, config.evaluation.cross_encoder],
             "precision": [config.model.device, config.model.precision],
         },
         outputs=[FOLDER],
@@ -101,6 +118,12 @@ def build(
     if queries is not None and len(queries) and spec.loses(len(corpus)):
         asked = encoder.encode(queries.texts, role="query")
     return HybridIndex.build(corpus, vectors, spec=spec, queries=asked)
+
+
+def reranker_to_time(config: Config) -> tuple[CrossEncoder, int] | None:
+    """The cross-encoder that reorders hits, without its cache, and how many; None where none does."""
+    judge = load_judge(reranker_path(config), config, cached=False)
+    return None if judge is None else (judge, config.evaluation.rerank)
 
 
 def sample_queries(queries: Queries, qrels: Mapping[Split, Qrels]) -> Queries | None:

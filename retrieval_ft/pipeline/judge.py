@@ -70,13 +70,14 @@ def judge_digest(path: Path | None) -> Mapping[str, str] | None:
     return {file.relative_to(path).as_posix(): artifacts.sha256_file(file) for file in files}
 
 
-def load_judge(path: Path | None, config: Config) -> CrossEncoder | None:
-    """The cross-encoder, with its cache of scores."""
+def load_judge(path: Path | None, config: Config, *, cached: bool = True) -> CrossEncoder | None:
+    """The cross-encoder, with its cache of scores unless it is to be timed."""
     if path is None:
         return None
     from retrieval_ft.encoder.cross_encoder import load_cross_encoder
 
-    return load_cross_encoder(path, device=config.model.device, cache_root=embedding_cache())
+    cache = embedding_cache() if cached else None
+    return load_cross_encoder(path, device=config.model.device, cache_root=cache)
 
 
 def judge(

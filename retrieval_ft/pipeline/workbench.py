@@ -25,6 +25,7 @@ from retrieval_ft.pipeline.workers import Source, shared
 
 if TYPE_CHECKING:
     from retrieval_ft.encoder.encoder import Encoder
+    from retrieval_ft.encoder.protocol import TextEncoder
 
 
 class Workbench:
@@ -90,12 +91,12 @@ class Workbench:
         return kind.build(corpus.ids, corpus.passages, spec=spec)
 
 
-def dense_index(encoder: Encoder, corpus: Corpus) -> DenseIndex:
+def dense_index(encoder: TextEncoder, corpus: Corpus) -> DenseIndex:
     """A Flat index over a corpus under an encoder."""
     return DenseIndex.build(corpus.ids, encoder.encode(corpus.passages, role="passage"))
 
 
-def dense_ranking(encoder: Encoder, index: DenseIndex, queries: Queries, *, k: int) -> Ranking:
+def dense_ranking(encoder: TextEncoder, index: DenseIndex, queries: Queries, *, k: int) -> Ranking:
     """Dense ranking of queries under the encoder that the index was built with."""
     return rank_dense(index, queries, encoder.encode(queries.texts, role="query"), k=k)
 

@@ -318,7 +318,13 @@ def test_hygiene_slices_and_warnings_stand_in_the_report():
             "queries": 1234,
             "systems": means,
             "differences": [
-                {"system": "tuned_hybrid", "delta": 0.02, "ci": [0.01, 0.03], "finding": True}
+                {
+                    "system": "tuned_hybrid",
+                    "against": "base_hybrid",
+                    "delta": 0.02,
+                    "ci": [0.01, 0.03],
+                    "finding": True,
+                }
             ],
         },
         {"name": NASTY, "value": "x", "queries": 3, "systems": means, "differences": []},
@@ -349,7 +355,7 @@ def with_no_prompt():
 def test_systems_without_the_prompt_come_last_and_have_no_difference():
     lines = systems_text(with_no_prompt()).splitlines()
     names = [re.split(r"\s{2,}", line)[0] for line in lines[1:]]
-    assert names == [*LABELS, "base dense, no prompt", "tuned dense, no prompt"]
+    assert names == [*LABELS, "tuned dense, no prompt", "base dense, no prompt"]
     assert "[" not in lines[-1] and "[" not in lines[-2]
 
 

@@ -227,7 +227,12 @@ def test_verdict_json_holds_rule_thresholds_figures_and_differences():
             "dense": {**vars(ABOVE)},
             "hybrid": {**vars(ABOVE)},
             "general": {"hpo": -0.01},
-            "latency": {"base_p95_ms": 4.0, "tuned_p95_ms": 5.0, "growth": 0.25},
+            "latency": {
+                "base_p95_ms": 4.0,
+                "tuned_p95_ms": 5.0,
+                "growth_low": None,
+                "growth": 0.25,
+            },
         },
         "differences": [{**rows[0], "delta": None}],
     }

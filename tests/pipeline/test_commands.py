@@ -70,6 +70,7 @@ def test_evaluate_takes_any_model_and_prints_a_table(finished):
         "BM25",
         "dense",
         "hybrid",
+        "hybrid",
     ]
 
 

@@ -17,7 +17,7 @@ def test_a_run_that_fell_ends_with_4(copied):
     assert cli("train", "tiny.yaml", *worse).code == 4
     found = cli("compare", "runs/worse", "runs/tiny")
     assert found.code == 4
-    assert "regressed" in found.err and "tuned_dense recall@10" in found.err
+    assert "regressed" in found.err and "tuned_dense ndcg@10" in found.err
     assert cli("compare", "runs/worse", "runs/tiny", "--system", "bm25").code == 0
 
 

@@ -1,6 +1,7 @@
 """Sets of other domains: which they are, how they are sampled, and what a run says of them."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -82,7 +83,8 @@ def test_a_large_set_is_cut_to_size_by_the_seed():
     dataset = made(passages=4_000, dev=400, test=500)
     found = sample("made", dataset, seed=7)
     sizes = {"dev_queries": general.QUERIES, "test_queries": general.QUERIES}
-    assert found.facts() == {"name": "made", "passages": general.POOL, **sizes, "remark": ""}
+    facts = {"name": "made", "passages": general.POOL, **sizes, "remark": ""}
+    assert found.facts() == {**facts, "sha256": found.digest}
     assert found == sample("made", dataset, seed=7)
     other = sample("made", dataset, seed=8)
     assert other.test.queries.ids != found.test.queries.ids
@@ -171,6 +173,18 @@ def test_auto_takes_one_of_two_sets_that_share_their_passages(
     assert "general set hpo: not used, it shares passages with cwe" in capsys.readouterr().err
 
 
+def test_auto_takes_no_more_than_its_number_and_names_the_rest(
+    tmp_path, monkeypatch, dataset_folder, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(general, "AUTO_SETS", 1)
+    built(tmp_path / "data" / "cwe", other_domain())
+    built(tmp_path / "data" / "hpo", made(passages=20, dev=3, test=3))
+    (found,) = general_sets(config_of(dataset_folder), tiny.dataset())
+    assert found.name == "cwe"
+    assert "general sets not used: hpo; name them in evaluation.general" in capsys.readouterr().err
+
+
 def test_the_identity_of_a_set_is_that_of_its_files(tmp_path, dataset_folder):
     beir.write(other_domain(), tmp_path / "other")
     config = config_of(dataset_folder, general=[str(tmp_path / "other")])
@@ -247,8 +261,16 @@ def test_a_run_says_what_was_forgotten_and_a_changed_set_redoes_it(fresh):
     assert (fresh / "runs/tiny/eval/general/other/per_query.parquet").is_file()
 
     assert cli(*command).redone == []
+    shutil.copytree(fresh / "runs/tiny", fresh / "runs/before")
+    compared = cli("compare", "runs/tiny", "runs/before", "--json")
+    assert compared.code == 0, compared.err
+    systems = {row["system"] for row in compared.document["rows"]}
+    assert {"general other base", "general other tuned", "tuned_hybrid"} <= systems
     beir.write_qrels(fresh / "other/qrels/test.tsv", {"q00": {"p00": 1}, "q01": {"p01": 1}})
     assert cli(*command).redone[:2] == ["train", "evaluate"]
+    refused = cli("compare", "runs/tiny", "runs/before")
+    assert refused.code == 3 and "general other" in refused.err
+    assert cli("compare", "runs/tiny", "runs/before", "--system", "bm25").code == 0
 
 
 def test_without_a_general_set_the_report_says_how_to_have_one(finished, outcome):

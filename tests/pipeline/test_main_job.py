@@ -10,7 +10,7 @@ from retrieval_ft.config import load
 from retrieval_ft.dataset import Qrels, Ranking, beir
 from retrieval_ft.evaluation import METRICS, evaluate, read_trec_run
 from retrieval_ft.index import HybridIndex
-from retrieval_ft.pipeline.evaluate import choose_fusion
+from retrieval_ft.pipeline.ranking import fusion_curve
 
 SYSTEMS = ["bm25", "base_dense", "base_hybrid", "tuned_dense", "tuned_hybrid"]
 SYSTEMS += ["base_dense_no_prompt", "tuned_dense_no_prompt"]
@@ -250,13 +250,13 @@ def ranking(*ids):
 def test_fusion_leans_on_the_side_that_is_right_on_dev():
     right, wrong = ranking("c", "b", "a"), ranking("a", "b", "c")
     qrels = Qrels({"q": {"c": 1}})
-    assert choose_fusion(wrong, right, qrels, k=10).dense_weight > 0.5
-    assert choose_fusion(right, wrong, qrels, k=10).dense_weight < 0.5
+    assert fusion_curve(wrong, right, qrels, k=10).best.dense_weight > 0.5
+    assert fusion_curve(right, wrong, qrels, k=10).best.dense_weight < 0.5
 
 
 def test_fusion_stays_even_where_both_sides_are_equally_right():
     same = ranking("a", "b", "c")
-    assert choose_fusion(same, same, Qrels({"q": {"a": 1}}), k=10).dense_weight == 0.5
+    assert fusion_curve(same, same, Qrels({"q": {"a": 1}}), k=10).best.dense_weight == 0.5
 
 
 def test_a_run_can_be_moved_and_named_by_its_place(copied, tmp_path):

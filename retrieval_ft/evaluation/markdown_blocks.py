@@ -1,0 +1,40 @@
+"""Pieces of Markdown: tables, lists and code, with whatever is text escaped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from retrieval_ft.console import markdown as escape
+
+
+def fence(text: str) -> str:
+    """A code block whose fence is longer than any run of backticks in the text."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    marks = "`" * max(3, longest + 1)
+    return f"{marks}\n{text}\n{marks}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
+    """A table from escaped cells; the first `left` columns are aligned left, the others right."""
+    rule = [":---" if i < left else "---:" for i in range(len(header))]
+    return ["| " + " | ".join(row) + " |" for row in (header, rule, *rows)]
+
+
+def shown(value: Any) -> str:
+    """A setting or a count, of whatever type, for people."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{escape(key)} {shown(one)}" for key, one in value.items()) or "none"
+    return escape(value)
+
+
+def bullets(facts: Mapping[str, Any]) -> list[str]:
+    """Facts as a list, name and value."""
+    return [f"- {escape(str(name).replace('_', ' '))}: {shown(v)}" for name, v in facts.items()]
