@@ -27,7 +27,7 @@ from retrieval_ft.cli_common import (
 )
 from retrieval_ft.cli_evaluate import command as _command
 from retrieval_ft.cli_evaluate import evaluate, show_systems
-from retrieval_ft.cli_evidence import advise, compare
+from retrieval_ft.cli_evidence import advise, compare, seeds
 from retrieval_ft.cli_index import index_app
 from retrieval_ft.console import note, stdout
 from retrieval_ft.errors import GateNotPassed
@@ -46,6 +46,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(index_app, name="index")
 app.command()(evaluate)
 app.command()(compare)
+app.command()(seeds)
 app.command()(advise)
 
 

@@ -1,7 +1,8 @@
-"""`retrieval-ft compare` and `advise`: what measured runs come to, for a CI job and for a team."""
+"""`retrieval-ft compare`, `seeds` and `advise`: what measured runs come to, for a CI job and for a team."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -34,6 +35,20 @@ def compare(
     show(found.document(), as_json, lambda _: stdout().print(found.line(), markup=False))
     if found.outcome != "passed":
         raise GateNotPassed(found.line())
+
+
+@guarded
+def seeds(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run directories that differ by seed, two at least.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Summarise runs of one experiment over its seeds: is the gain the method's, or the draw's?"""
+    from retrieval_ft.evaluation import read_measured, seeds_text, summarise_runs
+
+    found = summarise_runs([read_measured(run) for run in runs])
+    show(found, as_json, lambda document: sys.stdout.write(seeds_text(document)))
 
 
 @guarded

@@ -22,7 +22,13 @@ from retrieval_ft.evaluation.metrics import (
 )
 from retrieval_ft.evaluation.regression import Regression, check_regression, read_measured
 from retrieval_ft.evaluation.report import systems_table, systems_text, verdict_line
-from retrieval_ft.evaluation.seeds import OverSeeds, average, seed_document
+from retrieval_ft.evaluation.seeds import (
+    OverSeeds,
+    average,
+    seed_document,
+    seeds_text,
+    summarise_runs,
+)
 from retrieval_ft.evaluation.slices import MINIMUM, Slice, slice_rows, slices_of
 from retrieval_ft.evaluation.stats import Difference, holm, paired_test, smallest_detectable
 from retrieval_ft.evaluation.trec import (
@@ -72,9 +78,11 @@ __all__ = [
     "read_trec_run",
     "report_markdown",
     "seed_document",
+    "seeds_text",
     "slice_rows",
     "slices_of",
     "smallest_detectable",
+    "summarise_runs",
     "systems_table",
     "systems_text",
     "verdict_document",

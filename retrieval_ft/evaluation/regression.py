@@ -226,7 +226,7 @@ def check_regression(
     if not 0 <= tolerance < 1:
         raise ConfigError(f"tolerance {tolerance}: a loss in [0, 1) is allowed; 0.01 is one point")
     wanted = _wanted(before, systems)
-    _check_same(now, before, wanted)
+    check_same(now, before, wanted)
     both = [name for name in wanted if name in now.per_query]
     if not both:
         raise DataError(
@@ -299,7 +299,12 @@ def _texts(run: Path, per_query: Mapping[str, PerQuery]) -> dict[str, str]:
     return {q: known[q] for q in sorted(measured)} if measured <= known.keys() else {}
 
 
-def _check_same(now: Measured, before: Measured, systems: Sequence[str]) -> None:
+def check_same(now: Measured, before: Measured, systems: Sequence[str]) -> None:
+    """Refuse two measurements on different data, as far as the systems are concerned.
+
+    Raises:
+        DataError: another corpus, other judgements or texts, another sample of a general set.
+    """
     if now.kind != before.kind:
         raise DataError(
             f"{now.name} cannot be compared with {before.name}: a {now.kind} and a {before.kind} say in "

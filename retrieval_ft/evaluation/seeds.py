@@ -18,6 +18,16 @@ import numpy as np
 from retrieval_ft.errors import DataError
 from retrieval_ft.evaluation.compare import difference_rows
 from retrieval_ft.evaluation.metrics import PerQuery
+from retrieval_ft.evaluation.regression import METRICS, Measured, check_same
+from retrieval_ft.evaluation.report import figure, interval, label, p_value, signed
+
+_COMPARED = (
+    ("tuned_dense", "base_dense"),
+    ("tuned_hybrid", "base_hybrid"),
+    ("tuned_hybrid", "bm25"),
+    ("hybrid", "dense"),
+    ("hybrid", "bm25"),
+)
 
 
 @dataclass(frozen=True)
@@ -126,3 +136,61 @@ def seed_document(
         for name, own in runs.items()
     }
     return {"systems": systems, "differences": rows}
+
+
+def summarise_runs(
+    runs: Sequence[Measured], *, seed: int = 13, resamples: int = 10_000
+) -> dict[str, Any]:
+    """Summarise measured runs that differ by seed: what `seed_document` says of their systems.
+
+    Raises:
+        DataError: fewer than two runs, one of them twice, runs on different data, or no system that
+            all of them measured.
+    """
+    names = [run.name for run in runs]
+    if len(set(names)) < 2 or len(set(names)) < len(names):
+        raise DataError(
+            f"runs that differ by seed are summarised, two at least and each once; found "
+            f"{', '.join(names) or 'none'}"
+        )
+    first, *others = runs
+    systems = [name for name in first.per_query if all(name in run.per_query for run in others)]
+    if not systems:
+        raise DataError(f"{', '.join(names)}: no system was measured in all of these runs")
+    for run in others:
+        check_same(run, first, systems)
+    pairs = [pair for pair in _COMPARED if set(pair) <= set(systems)]
+    found = seed_document(
+        {name: [run.per_query[name] for run in runs] for name in systems},
+        pairs,
+        metrics=METRICS,
+        seed=seed,
+        resamples=resamples,
+    )
+    return {"schema_version": 1, "runs": names, "metrics": list(METRICS), **found}
+
+
+def seeds_text(document: Mapping[str, Any]) -> str:
+    """The summary in plain aligned lines; ends with a line break."""
+    metrics = document["metrics"]
+    rows = [["system", *(f"{metric} mean ± std [low, high]" for metric in metrics)]]
+    for name, found in document["systems"].items():
+        rows.append([label(name), *(_spread(found[metric]) for metric in metrics)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    for row in document["differences"]:
+        spread = row["over_seeds"]
+        lines.append(
+            f"{label(row['system'])} minus {label(row['against'])}, {row['metric']}: "
+            f"{signed(row['delta'])} {interval(row['ci'])}, p (Holm) {p_value(row['p_holm'])}; "
+            f"run by run {signed(spread['low'])} to {signed(spread['high'])}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _spread(found: Mapping[str, Any]) -> str:
+    ends = f"[{figure(found['low'])}, {figure(found['high'])}]"
+    return f"{figure(found['mean'])} ± {figure(found['std'])} {ends}"

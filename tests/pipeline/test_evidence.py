@@ -52,3 +52,22 @@ def test_a_gain_under_the_threshold_holds(fresh):
     found = cli("train", "tiny.yaml", "--json", "--set", "evaluation.min_gain=0.9")
     assert found.code == 4
     assert json.loads((fresh / "runs/tiny/verdict.json").read_text())["rule"] == "gain_too_small"
+
+
+def test_runs_that_differ_by_seed_are_summed_up(copied):
+    assert cli("train", "tiny.yaml", "--name", "second", "--set", "seed=7").code in (0, 4)
+    found = cli("seeds", "runs/tiny", "runs/second", "--json")
+    assert found.code == 0, found.err
+    document = found.document
+    bm25 = document["systems"]["bm25"]["recall@10"]
+    assert (bm25["std"], bm25["seeds"]) == (0.0, 2) and bm25["low"] == bm25["high"]
+    tuned = document["systems"]["tuned_dense"]["recall@10"]
+    assert tuned["low"] <= tuned["mean"] <= tuned["high"]
+    text = cli("seeds", "runs/tiny", "runs/second").out
+    assert "tuned dense" in text and "minus base dense, recall@10" in text
+
+
+def test_a_run_is_no_second_seed_of_itself(copied):
+    for runs in (["runs/tiny"], ["runs/tiny", "runs/tiny"]):
+        found = cli("seeds", *runs)
+        assert found.code == 3 and "two at least" in found.err
