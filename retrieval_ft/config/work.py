@@ -127,6 +127,9 @@ class EvaluationConfig(Section):
     rerank: int = Field(0, ge=0)
     """First hits of BM25 and of each hybrid that `cross_encoder` orders anew, as systems of their own;
     0 for none (100 passages for each of 600 queries take a quarter of an hour on 2 cores)."""
+    unmixed: bool = False
+    """Where the candidate is a soup, also measure the tuned weights without the base's, dense: the
+    corpus is encoded once more."""
     cross_encoder: str = "ms-marco-MiniLM-L-12-v2-int8"
     """For `rerank`: a name of `retrieval-ft models list`, a hub name or a folder."""
     general: Literal["auto"] | tuple[str, ...] = "auto"

@@ -25,6 +25,7 @@ _VARIANTS: Mapping[str, str] = {
     "_rrf": ", RRF",
     "_rerank": ", reranked",
     "_no_prompt": ", no prompt",
+    "_unmixed": ", before the soup",
 }
 """Ends of a system's name, and what they say; a name may have several."""
 COLUMNS: Mapping[str, str] = {

@@ -43,7 +43,7 @@ from retrieval_ft.pipeline.run import Run, StageRecord
 from retrieval_ft.pipeline.sliced import slices_on_test
 from retrieval_ft.pipeline.timing import encoding_times, sample_texts
 from retrieval_ft.pipeline.train import CANDIDATE
-from retrieval_ft.pipeline.workbench import Workbench, encoder_of
+from retrieval_ft.pipeline.workbench import Workbench, dense_index, dense_ranking, encoder_of
 
 if TYPE_CHECKING:
     from retrieval_ft.encoder.encoder import Encoder
@@ -54,6 +54,7 @@ MODEL = "model"
 FOLDER = "eval"
 EVIDENCE = "evidence.json"
 _NO_PROMPT = "_no_prompt"
+_UNMIXED = "_unmixed"
 _COMPARED = (
     ("tuned_dense", "base_dense"),
     ("tuned_hybrid", "base_hybrid"),
@@ -83,7 +84,7 @@ def evaluate_run(
             "seed": config.seed,
         },
         outputs=[FOLDER, VERDICT, MODEL],
-        work=lambda _: _work(run, bench, prepared.facts),
+        work=lambda _: _work(run, bench, prepared.facts, alpha=trained.facts["soup_alpha"]),
     )
 
 
@@ -92,14 +93,16 @@ def promoted_fusion(evaluated: StageRecord) -> FusionSpec:
     return FusionSpec(**evaluated.facts["choices"][f"{evaluated.facts['promoted']}_fusion"])
 
 
-def _work(run: Run, bench: Workbench, dataset: Mapping[str, Any]) -> dict[str, Any]:
+def _work(
+    run: Run, bench: Workbench, dataset: Mapping[str, Any], *, alpha: float
+) -> dict[str, Any]:
     config, qrels = run.config, bench.dataset.qrels["test"]
     encoder = encoder_of(run.folder / CANDIDATE, config.model)
     base = rank_systems(bench, bench.base, no_prompt=without_query_prompt(bench.base))
     given = base.fusion if _made_dev(bench) else None
     bare = without_query_prompt(encoder)
     tuned = rank_systems(bench, encoder, fusion=given, no_prompt=bare)
-    rankings = _rankings(bench, base, tuned)
+    rankings = _rankings(bench, base, tuned) | _unmixed(run, bench, alpha)
     per_query = {name: evaluate(ranking, qrels) for name, ranking in rankings.items()}
     tests = {
         **_resampling(config),
@@ -211,6 +214,21 @@ def _rankings(bench: Workbench, base: Systems, tuned: Systems) -> dict[str, Rank
     return rankings
 
 
+def _unmixed(run: Run, bench: Workbench, alpha: float) -> dict[str, Ranking]:
+    """Dense by the tuned weights alone, where the candidate is a soup and the config asks for it."""
+    if alpha == 1 or not run.config.evaluation.unmixed:
+        return {}
+    from retrieval_ft.training.soup import unmix
+
+    # Its weights are changed here, so its vectors are not those of any file: nothing is cached.
+    encoder = encoder_of(run.folder / CANDIDATE, run.config.model, cached=False)
+    own = unmix(bench.base.model.state_dict(), encoder.model.state_dict(), alpha=alpha)
+    encoder.model.load_state_dict(own)
+    index, queries = dense_index(encoder, bench.corpus_of("test")), bench.dataset.queries_of("test")
+    ranking = dense_ranking(encoder, index, queries, k=run.config.evaluation.depth)
+    return {f"tuned_dense{_UNMIXED}": ranking}
+
+
 def _reranked(bench: Workbench, rankings: Mapping[str, Ranking]) -> dict[str, Ranking]:
     """BM25 and the hybrids in the order of a cross-encoder, where the config asks for it."""
     judge = load_judge(reranker_path(bench.config), bench.config)
@@ -251,7 +269,7 @@ def _slices(
 ) -> list[dict[str, Any]]:
     """The systems on the test queries by length, rare terms, overlap, source, seen documents, metadata."""
     slices = slices_on_test(bench, unseen)
-    aside = (_NO_PROMPT, "_rrf", RERANK)
+    aside = (_NO_PROMPT, _UNMIXED, "_rrf", RERANK)
     shown = {name: found for name, found in per_query.items() if not name.endswith(aside)}
     return slice_rows(shown, slices, _COMPARED[:2], metrics=(GATE_METRIC,), **tests)
 

@@ -31,3 +31,27 @@ def mix(
         else:
             mixed[name] = after.clone()
     return mixed
+
+
+def unmix(
+    base: Mapping[str, Tensor], mixed: Mapping[str, Tensor], *, alpha: float
+) -> dict[str, Tensor]:
+    """Return the tuned weights that `mix` made `mixed` of, but for rounding: base + (mixed - base) / alpha.
+
+    Args:
+        base: state dict of the base model.
+        mixed: what `mix` gave, same keys and shapes.
+        alpha: with which it was made, in (0, 1].
+
+    Raises:
+        ValueError: alpha is out of range, or the two do not have the same keys.
+    """
+    if not 0 < alpha <= 1:
+        raise ValueError(f"alpha must lie in (0, 1], found {alpha}")
+    if base.keys() != mixed.keys():
+        odd = sorted(base.keys() ^ mixed.keys())
+        raise ValueError(f"base and mixed weights differ in keys: {odd[:5]}")
+    return {
+        name: base[name] + (found - base[name]) / alpha if found.is_floating_point() else found
+        for name, found in mixed.items()
+    }

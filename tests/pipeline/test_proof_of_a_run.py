@@ -124,3 +124,15 @@ def test_times_of_a_model_come_where_they_are_asked_for(finished, tmp_path):
         found.document["systems"]["hybrid"]["recall@10"]
         - found.document["systems"]["dense"]["recall@10"]
     )
+
+
+def test_the_tuned_weights_alone_are_measured_beside_their_soup(fresh, monkeypatch):
+    monkeypatch.setattr("retrieval_ft.pipeline.soup.choose", lambda tried, *, floor: tried[-1])
+    asked = ["--set", "training.soup_alphas=[1.0,0.5]", "--set", "evaluation.unmixed=true"]
+    found = cli("train", "tiny.yaml", "--json", *asked)
+    assert found.code in (0, 4), found.err
+    assert found.document["choices"]["soup_alpha"] == 0.5
+    whole = cli("train", "tiny.yaml", "--json", "--set", "training.soup_alphas=[1.0]")
+    alone = found.document["systems"]["tuned_dense_unmixed"]
+    assert alone == pytest.approx(whole.document["systems"]["tuned_dense"])
+    assert alone != found.document["systems"]["tuned_dense"]

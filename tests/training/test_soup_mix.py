@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from retrieval_ft.training.soup import mix
+from retrieval_ft.training.soup import mix, unmix
 
 
 @pytest.fixture
@@ -63,3 +63,19 @@ def test_models_of_other_keys_are_refused(weights):
     del base["b"]
     with pytest.raises(ValueError, match=r"differ in keys: \['b'\]"):
         mix(base, tuned, alpha=0.5)
+
+
+@pytest.mark.parametrize("alpha", [0.25, 0.5, 0.8, 1.0])
+def test_a_soup_can_be_taken_apart(weights, alpha):
+    base, tuned = weights(), weights()
+    found = unmix(base, mix(base, tuned, alpha=alpha), alpha=alpha)
+    for name in ("w", "b"):
+        torch.testing.assert_close(found[name], tuned[name], atol=1e-5, rtol=0)
+    assert torch.equal(found["position_ids"], tuned["position_ids"])
+
+
+def test_no_tuned_weights_can_be_had_from_the_base_alone(weights):
+    with pytest.raises(ValueError, match="alpha must lie"):
+        unmix(weights(), weights(), alpha=0.0)
+    with pytest.raises(ValueError, match="differ in keys"):
+        unmix({"a": weights()["w"]}, {"b": weights()["w"]}, alpha=0.5)
