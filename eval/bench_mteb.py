@@ -68,7 +68,7 @@ def measure(given: str, folder: Path, dataset: Any) -> dict[str, Any]:
 
     from retrieval_ft.config import Config, DataConfig, ModelConfig
     from retrieval_ft.models import resolve
-    from retrieval_ft.pipeline.evaluate import rank_systems
+    from retrieval_ft.pipeline.ranking import rank_systems
     from retrieval_ft.pipeline.workbench import Workbench, dense_index, dense_ranking, encoder_of
 
     path = resolve(given).path

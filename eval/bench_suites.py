@@ -35,7 +35,7 @@ METRICS = ("recall@10", "ndcg@10")
 SEED, RESAMPLES = 13, 10_000
 QUICK_PASSAGES = 200
 _CODE = ("dataset", "encoder", "index", "evaluation", "ranks.py")
-_CODE += ("pipeline/evaluate.py", "pipeline/workbench.py")
+_CODE += ("pipeline/ranking.py", "pipeline/workbench.py")
 
 
 @dataclass(frozen=True)

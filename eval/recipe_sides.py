@@ -256,7 +256,7 @@ def _prompt(bench: Any) -> str:
 def score(bench: Any, folder: Path) -> dict[str, Any]:
     """Values of each test query, dense and hybrid, the fusion chosen on dev."""
     from retrieval_ft.evaluation import evaluate
-    from retrieval_ft.pipeline.evaluate import rank_systems
+    from retrieval_ft.pipeline.ranking import rank_systems
     from retrieval_ft.pipeline.workbench import encoder_of
 
     encoder = encoder_of(folder, bench.config.model, cached=False)

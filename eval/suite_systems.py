@@ -65,7 +65,7 @@ class Sides:
     @cached_property
     def ours(self) -> Any:
         """Dense and hybrid by the main job's own function, the fusion chosen on dev."""
-        from retrieval_ft.pipeline.evaluate import rank_systems
+        from retrieval_ft.pipeline.ranking import rank_systems
 
         return rank_systems(self.bench, self.bench.base)
 
@@ -105,7 +105,7 @@ def hybrid(sides: Sides) -> tuple[Any, str]:
 def hybrid_rrf(sides: Sides) -> tuple[Any, str]:
     """BM25 and the base model by RRF, nothing chosen."""
     from retrieval_ft.index import FusionSpec, depth_for
-    from retrieval_ft.pipeline.evaluate import rank_systems
+    from retrieval_ft.pipeline.ranking import rank_systems
 
     fusion = FusionSpec(depth=depth_for(sides.depth))
     return rank_systems(sides.bench, sides.bench.base, fusion=fusion).hybrid, fusion.describe()

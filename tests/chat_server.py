@@ -3,14 +3,10 @@
 import asyncio
 import json
 import re
-import socket
-import threading
 import time
-from contextlib import contextmanager
 
-import uvicorn
-from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from loopback import serving
 
 PASSAGES = [
     (
@@ -121,28 +117,6 @@ class ChatServer:
         return answer if isinstance(answer, Response) else JSONResponse(answer)
 
 
-@contextmanager
 def running():
     """Start a server on a free port of loopback; stopped at the end."""
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    server = ChatServer(listening.getsockname()[1])
-    app = FastAPI()
-
-    @app.post("/v1/chat/completions")
-    async def chat(request: Request):
-        return await server.reply(dict(request.headers), await request.json())
-
-    inner = uvicorn.Server(
-        uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1, lifespan="off")
-    )
-    thread = threading.Thread(target=inner.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    while not inner.started:
-        time.sleep(0.01)
-    try:
-        yield server
-    finally:
-        inner.should_exit = True
-        thread.join(10)
-        listening.close()
+    return serving(ChatServer, "/v1/chat/completions")

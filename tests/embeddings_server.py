@@ -2,15 +2,10 @@
 
 import asyncio
 import hashlib
-import socket
-import threading
-import time
-from contextlib import contextmanager
 
 import numpy as np
-import uvicorn
-from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from loopback import serving
 
 WIDTH = 8
 
@@ -59,28 +54,6 @@ class EmbeddingsServer:
         return answer if isinstance(answer, Response) else JSONResponse(answer)
 
 
-@contextmanager
 def running():
     """Start a server on a free port of loopback; stopped at the end."""
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    server = EmbeddingsServer(listening.getsockname()[1])
-    app = FastAPI()
-
-    @app.post("/v1/embeddings")
-    async def embed(request: Request):
-        return await server.reply(dict(request.headers), await request.json())
-
-    inner = uvicorn.Server(
-        uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1, lifespan="off")
-    )
-    thread = threading.Thread(target=inner.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    while not inner.started:
-        time.sleep(0.01)
-    try:
-        yield server
-    finally:
-        inner.should_exit = True
-        thread.join(10)
-        listening.close()
+    return serving(EmbeddingsServer, "/v1/embeddings")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from retrieval_ft.endpoints import Connection
 
 BATCH = 64
-"""Texts of one request; few servers take more (text-embeddings-inference: 32, unless told otherwise)."""
+"""Texts of one request at first; half as many where a server refuses (text-embeddings-inference takes 32)."""
 CONCURRENCY = 4
 RETRIES = 5
 TIMEOUT_S = 60.0
@@ -92,6 +92,7 @@ class EndpointEncoder:
         self._folder = cache_root / f"{identity[:32]}-endpoint" if cache_root else None
         self._cache: EmbeddingCache | None = None
         self._dimension: int | None = None
+        self._batch = BATCH
         key_of(self.address)
         _check_package()
 
@@ -127,19 +128,18 @@ class EndpointEncoder:
         """Ask for every text, some batches at once."""
         from retrieval_ft.endpoints import Connection
 
-        batches = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
         found: dict[str, Vectors] = {}
         async with Connection(self.address) as connection:
             limit = asyncio.Semaphore(CONCURRENCY)
-            # The first alone: it says how wide the vectors are, or why there will be none.
-            groups = [
-                batches[:1],
-                *(batches[i : i + _GROUP] for i in range(1, len(batches), _GROUP)),
-            ]
             with progress(f"asking {self.address.model} for {role} vectors", len(texts)) as bar:
-                for group in groups:
-                    found |= await self._group(connection, group, limit)
-                    bar.advance(sum(map(len, group)))
+                while len(found) < len(texts):
+                    rest, size = texts[len(found) :], self._batch
+                    # The first alone: it says how wide the vectors are, and how many texts are taken.
+                    starts = range(0, size * _GROUP if found else size, size)
+                    group = [rest[at : at + size] for at in starts if at < len(rest)]
+                    arrived = await self._group(connection, group, limit)
+                    found |= arrived
+                    bar.advance(len(arrived))
         return found
 
     async def _group(
@@ -174,6 +174,8 @@ class EndpointEncoder:
             try:
                 return await self._once(connection, batch)
             except Fault as fault:
+                if fault.reason == "rejected" and len(batch) > 1:
+                    return await self._halves(connection, batch)
                 wait = fault.wait_s or self._backoff.wait(attempt)
                 passes = fault.reason in _TRIED_AGAIN and wait <= LONGEST_WAIT_S
                 if not passes or attempt == RETRIES:
@@ -182,6 +184,13 @@ class EndpointEncoder:
                     note(f"{fault}; waiting, then trying again")
                 await asyncio.sleep(wait)
             attempt += 1
+
+    async def _halves(self, connection: Connection, batch: Sequence[str]) -> Vectors:
+        """Ask for a refused batch in two: perhaps it held too many texts, and so would others."""
+        middle = (len(batch) + 1) // 2
+        self._batch = min(self._batch, middle)
+        parts = [await self._tries(connection, half) for half in (batch[:middle], batch[middle:])]
+        return np.concatenate(parts)
 
     async def _once(self, connection: Connection, batch: Sequence[str]) -> Vectors:
         import openai

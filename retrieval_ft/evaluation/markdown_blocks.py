@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retrieval_ft.console import markdown as escape
+from retrieval_ft.evaluation.report import shown, words
 
 
 def fence(text: str) -> str:
@@ -22,19 +23,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) ->
     return ["| " + " | ".join(row) + " |" for row in (header, rule, *rows)]
 
 
-def shown(value: Any) -> str:
-    """A setting or a count, of whatever type, for people."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{escape(key)} {shown(one)}" for key, one in value.items()) or "none"
-    return escape(value)
-
-
 def bullets(facts: Mapping[str, Any]) -> list[str]:
     """Facts as a list, name and value."""
-    return [f"- {escape(str(name).replace('_', ' '))}: {shown(v)}" for name, v in facts.items()]
+    return [f"- {escape(words(name))}: {escape(shown(value))}" for name, value in facts.items()]

@@ -76,6 +76,28 @@ def p_value(p: float | None) -> str:
     return ABSENT if p is None else f"{p:.4f}"
 
 
+def words(name: str) -> str:
+    """A key as words: `best_step` -> `best step`."""
+    return str(name).replace("_", " ")
+
+
+def shown(value: Any) -> str:
+    """A setting or a count, of whatever type, for people; keys stay as they are, they may be names."""
+    if value is None:
+        return ABSENT
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {shown(one)}" for key, one in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(shown, value)) or "none"
+    return str(value)
+
+
 def _difference(document: Document, system: str) -> Mapping[str, Any] | None:
     """The difference of a system to its reference, or to its base, at the gate's metric."""
     rows = [

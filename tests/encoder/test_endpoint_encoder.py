@@ -1,7 +1,6 @@
 """An embeddings endpoint as an encoder: what it gives, what it keeps, and every way it can fail."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -16,15 +15,10 @@ from retrieval_ft.encoder.endpoint import BATCH, RETRIES, EndpointEncoder
 from retrieval_ft.endpoints import Backoff
 from retrieval_ft.errors import ConfigError, DependencyError
 
+pytestmark = pytest.mark.usefixtures("no_key")
 QUICK = Backoff(first_s=0.01, longest_s=0.05)
 KEY = "sk-very-secret-0123456789"
 TEXTS = [f"text number {i}" for i in range(150)]
-
-
-@pytest.fixture(autouse=True)
-def _no_key(monkeypatch):
-    for name in [name for name in os.environ if name.startswith("OPENAI_")]:
-        monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="module")
@@ -251,3 +245,16 @@ def test_without_the_package_the_pip_line_is_said_and_no_torch_is_needed():
 
 def error(status, message, *, headers=None):
     return JSONResponse({"error": {"message": message}}, status, headers)
+
+
+def test_a_server_that_takes_fewer_texts_at_once_is_asked_in_halves(server, encoder):
+    def small(number, body):
+        if len(body["input"]) > 32:
+            return JSONResponse({"error": {"message": "batch size 64 > maximum 32"}}, 422)
+        return obliging(number, body)
+
+    server.answer = small
+    found = encoder.encode(TEXTS, role="passage")
+    assert np.allclose(found, expected(TEXTS), atol=1e-6)
+    # Once too many, then halves; and never again as many.
+    assert [len(body["input"]) > 32 for _, body in server.requests].count(True) == 1

@@ -322,7 +322,7 @@ def test_values_are_shown_for_people():
         "3.0 MiB",
         "5.0 TiB",
     ]
-    assert shown({"a_b": 1500, "c": None}) == "a b 1,500, c -"
+    assert shown({"a_b": 1500, "c": None}) == "a_b 1,500, c -"
     assert shown([True, 0.25]) == "yes, 0.25"
     assert one_line("a\n b\x00" + "c" * 90) == "a b\ufffd" + "c" * 55 + "…"
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from retrieval_ft.evaluation.report import ABSENT
+from retrieval_ft.evaluation.report import ABSENT, shown, words
 
 
 @dataclass(frozen=True)
@@ -147,28 +147,6 @@ def group(heading: str, rows: Iterable[Sequence[str | Cell]]) -> Group:
 def facts(values: Mapping[str, Any], *, wide: bool = False) -> Facts:
     """Names and values of whatever type, for people."""
     return Facts(tuple((words(name), shown(v)) for name, v in values.items()), wide=wide)
-
-
-def words(name: str) -> str:
-    """A key as words: `best_step` -> `best step`."""
-    return str(name).replace("_", " ")
-
-
-def shown(value: Any) -> str:
-    """A setting or a count, of whatever type, for people."""
-    if value is None:
-        return ABSENT
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{words(key)} {shown(one)}" for key, one in value.items()) or "none"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(shown, value)) or "none"
-    return str(value)
 
 
 def percent(share: float | None) -> str:

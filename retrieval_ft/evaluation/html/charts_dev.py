@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_ft.evaluation.html.blocks import Chart, Key, one_line, table, words
+from retrieval_ft.evaluation.html.blocks import Chart, Key, one_line, table
 from retrieval_ft.evaluation.html.charts import NUMBERS
 from retrieval_ft.evaluation.html.svg import INK, LINES, Look, draw, looks
-from retrieval_ft.evaluation.report import figure
+from retrieval_ft.evaluation.report import figure, words
 
 _TARGET, _GENERAL = Look(4, "", "^"), Look(2, "4 2", "o")
 

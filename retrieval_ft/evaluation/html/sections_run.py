@@ -12,12 +12,10 @@ from retrieval_ft.evaluation.html.blocks import (
     Paragraph,
     facts,
     percent,
-    shown,
     table,
-    words,
 )
 from retrieval_ft.evaluation.html.charts_dev import fusion_chart, soup_chart, training_chart
-from retrieval_ft.evaluation.report import ABSENT, Document, figure, label
+from retrieval_ft.evaluation.report import ABSENT, Document, figure, label, shown, words
 
 Blocks = Iterator[Block]
 Evidence = Mapping[str, Any]

@@ -1,7 +1,5 @@
 """One chat server a session, as new for each test, and a config that points at it."""
 
-import os
-
 import pytest
 from chat_server import PASSAGES, running, scrub
 
@@ -13,9 +11,8 @@ QUICK = Backoff(first_s=0.01, longest_s=0.05)
 
 
 @pytest.fixture(autouse=True)
-def no_key(monkeypatch):
-    for name in [name for name in os.environ if name.startswith("OPENAI_")]:
-        monkeypatch.delenv(name)
+def _no_key(no_key):
+    """For every test here."""
 
 
 @pytest.fixture(scope="session")
