@@ -199,12 +199,14 @@ def _corpus(
     rankings = {one.name: ranked[one.name] for one in systems}
     per_query = {name: evaluate(ranking, qrels) for name, ranking in rankings.items()}
     groups = query_groups(bench) if asked.cluster else None
+    train = dataset.qrels.get("train")
     about: dict[str, Any] = {
         "model": str(primary) if primary else NO_MODEL,
         "dataset": {
             "name": dataset.name,
             "passages": len(dataset.corpus),
             "queries": len(qrels),
+            **({"train_pairs": train.pair_count} if train else {}),
             "dropped": dropped,
         },
         "choices": choices,

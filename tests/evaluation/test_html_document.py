@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from page_example import NASTY, example
 
 from retrieval_ft.evaluation.html import report_html
-from retrieval_ft.evaluation.html.blocks import one_line, shown
+from retrieval_ft.evaluation.html.blocks import one_line
 from retrieval_ft.evaluation.html.charts import delta_chart, forest_chart
 from retrieval_ft.evaluation.html.sections_run import size
 from retrieval_ft.evaluation.html.svg import LINES, looks
-from retrieval_ft.evaluation.report import label
+from retrieval_ft.evaluation.report import label, shown
 
 TITLES = [
     "Systems",
