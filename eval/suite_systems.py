@@ -105,10 +105,8 @@ def hybrid(sides: Sides) -> tuple[Any, str]:
 def hybrid_rrf(sides: Sides) -> tuple[Any, str]:
     """BM25 and the base model by RRF, nothing chosen."""
     from retrieval_ft.index import FusionSpec, depth_for
-    from retrieval_ft.pipeline.ranking import rank_systems
 
-    fusion = FusionSpec(depth=depth_for(sides.depth))
-    return rank_systems(sides.bench, sides.bench.base, fusion=fusion).hybrid, fusion.describe()
+    return sides.ours.rrf, FusionSpec(depth=depth_for(sides.depth)).describe()
 
 
 def rank_bm25(sides: Sides) -> tuple[Any, str]:
