@@ -12,7 +12,6 @@ ascending: on a run with ties its figures may differ from ours.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Collection, Mapping, Set
 from pathlib import Path
 
@@ -20,13 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval_ft import artifacts
-from retrieval_ft.dataset import beir
+from retrieval_ft.dataset.judgements import read_judgements
 from retrieval_ft.dataset.types import Qrels, Ranking
 from retrieval_ft.errors import ConfigError, DataError
 
 _COLUMNS = 6
-_QRELS_COLUMNS = 4
-_GRADE = re.compile(r"[+-]?[0-9]{1,9}")
 _UNFIT = "\t\r\n\ufeff"
 
 
@@ -150,38 +147,16 @@ def read_qrels(path: Path) -> Qrels:
     if not path.is_file():
         raise DataError(f"{path}: no such file of qrels")
     grades: dict[str, dict[str, int]] = {}
-    header = "\t".join(beir.QRELS_HEADER)
-    tsv = False
-    for number, line in beir.lines(path):
-        line = line.rstrip("\r\n")
-        if not grades and line == header:
-            tsv = True
-            continue
-        where = f"{path}:{number}"
-        query_id, passage_id, grade = _judgement(line, where, tsv=tsv)
-        row = grades.setdefault(query_id, {})
-        if row.setdefault(passage_id, grade) != grade:
+    for line in read_judgements(path):
+        row = grades.setdefault(line.query_id, {})
+        if row.setdefault(line.passage_id, line.grade) != line.grade:
             raise DataError(
-                f"{where}: {query_id!r} and {passage_id!r} are judged twice, {row[passage_id]} and "
-                f"{grade}; keep one"
+                f"{line.where}: {line.query_id!r} and {line.passage_id!r} are judged twice, "
+                f"{row[line.passage_id]} and {line.grade}; keep one"
             )
     if not grades:
         raise DataError(f"{path}: is empty; qrels hold at least one judgement")
     return Qrels(grades)
-
-
-def _judgement(line: str, where: str, *, tsv: bool) -> tuple[str, str, int]:
-    """Return query id, passage id and grade of one line of qrels."""
-    tabs = tsv or line.count("\t") == _QRELS_COLUMNS - 1
-    cells = line.split("\t") if tabs else line.split()
-    if len(cells) != (len(beir.QRELS_HEADER) if tsv else _QRELS_COLUMNS):
-        raise DataError(
-            f"{where}: {len(cells)} columns; TREC qrels have {_QRELS_COLUMNS} (query-id 0 passage-id "
-            f"grade), BEIR's TSV has 3 under the header {'<tab>'.join(beir.QRELS_HEADER)}"
-        )
-    if not _GRADE.fullmatch(cells[-1]):
-        raise DataError(f"{where}: grade {cells[-1]!r} is not an integer of at most 9 digits")
-    return cells[0], cells[-2], int(cells[-1])
 
 
 def check_run(

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from retrieval_ft.config import ClicksConfig, LabelsFormat
 from retrieval_ft.dataset import beir
+from retrieval_ft.dataset.judgements import looks_like
 from retrieval_ft.dataset.labels import columns
 from retrieval_ft.dataset.labels.clicks import is_log, read_clicks
 from retrieval_ft.dataset.labels.gather import Gather, Labels
 from retrieval_ft.dataset.labels.llamaindex import KEYS, read_llamaindex
 from retrieval_ft.dataset.labels.tables import Source, find_sources, is_parquet, open_table
 from retrieval_ft.dataset.labels.texts import read_flagembedding, read_texts
-from retrieval_ft.dataset.labels.trec import is_trec, read_query_texts, read_trec
+from retrieval_ft.dataset.labels.trec import read_query_texts, read_trec
 from retrieval_ft.dataset.types import Corpus, Queries
 from retrieval_ft.errors import ConfigError, DataError
 
@@ -114,7 +115,7 @@ def _detect(source: Source) -> LabelsFormat:
         first = next(beir.lines(source.path), (0, ""))[1].strip()
         if not first:
             raise DataError(f"{source.path}: is empty; it should hold labels")
-        if is_trec(first):
+        if looks_like(first):
             return "trec"
         if _is_llamaindex(first, source.path):
             return "llamaindex"

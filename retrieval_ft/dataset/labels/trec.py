@@ -5,22 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from retrieval_ft.dataset import beir
+from retrieval_ft.dataset.judgements import read_judgements
 from retrieval_ft.dataset.labels.gather import Gather, checked_id
 from retrieval_ft.dataset.labels.tables import Source
 from retrieval_ft.dataset.types import Queries
 from retrieval_ft.errors import DataError
 
 _QUERY_HEADERS = ("_id", "id", "qid", "query_id", "query-id")
-
-
-def is_trec(line: str) -> bool:
-    """Whether a line looks like the first of TREC qrels or of BEIR's TSV."""
-    cells = line.split()
-    return _is_beir(line) or (len(cells) == 4 and _is_integer(cells[3]))
-
-
-def _is_beir(line: str) -> bool:
-    return tuple(line.rstrip("\r\n").split("\t")) == beir.QRELS_HEADER
 
 
 def read_query_texts(path: Path) -> Queries:
@@ -71,29 +62,11 @@ def read_trec(source: Source, gather: Gather, *, queries: Queries | None) -> Non
         )
         for query_id, text in queries.text_of.items()
     }
-    tabs = _is_beir(next(beir.lines(path), (0, ""))[1])
-    for number, line in beir.lines(path):
-        where = f"{path}:{number}"
-        cells = line.rstrip("\r\n").split("\t") if tabs else line.split()
-        if tabs and tuple(cells) == beir.QRELS_HEADER:
-            continue
-        if len(cells) != (3 if tabs else 4):
-            raise DataError(
-                f"{where}: {len(cells)} columns; TREC qrels have 4 (query, 0, passage, grade), "
-                f"BEIR's TSV has 3 under the header {'<tab>'.join(beir.QRELS_HEADER)}"
-            )
+    for line in read_judgements(path):
         gather.account["rows"] += 1
-        if not _is_integer(cells[-1]):
-            raise DataError(f"{where}: grade {cells[-1]!r} is not an integer")
-        if cells[0] not in ids:
-            raise DataError(f"{where}: query id {cells[0]!r} is not in the file of queries")
-        passage_id = gather.known_passage(cells[-2], where)
-        gather.judge(source.split, ids[cells[0]], passage_id, int(cells[-1]), where)
-
-
-def _is_integer(text: str) -> bool:
-    try:
-        int(text)
-    except ValueError:
-        return False
-    return True
+        if line.query_id not in ids:
+            raise DataError(
+                f"{line.where}: query id {line.query_id!r} is not in the file of queries"
+            )
+        passage_id = gather.known_passage(line.passage_id, line.where)
+        gather.judge(source.split, ids[line.query_id], passage_id, line.grade, line.where)
