@@ -243,7 +243,8 @@ def separation_chart(sides: Mapping[str, Mapping[str, Any]]) -> Chart:
         ),
         keys=(Key("relevant passages", "up"), Key("other passages", 0, "2 1.2")),
         tables=(table("Passages by score", header, rows, folded=NUMBERS),),
-        note="AUC is the chance that a relevant passage scores above another one, ties counted half. Scores "
+        note="The others are BM25's first ten that nobody judged relevant, the same for each model. AUC is the "
+        "chance that a relevant passage scores above another one, ties counted half. Scores "
         "are compared across queries: this tells whether one threshold can serve all of them.",
     )
 
