@@ -78,7 +78,7 @@ def test_a_built_in_set_that_is_not_built_says_how_to(bench, suite, capsys, monk
 @pytest.mark.parametrize("given", ["nonesuch", "nonesuch.yaml"])
 def test_an_unknown_suite_names_those_there_are(bench, capsys, given):
     assert bench.main(["--suite", given]) == 2
-    assert "known by name: quick, standard" in capsys.readouterr().err
+    assert "known by name: full, quick, standard" in capsys.readouterr().err
 
 
 def test_two_sets_of_one_name_are_refused(bench, suite, capsys, tmp_path):
