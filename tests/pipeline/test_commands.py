@@ -43,7 +43,8 @@ def test_evaluate_on_a_run_measures_its_promoted_model(finished, outcome, target
     assert found.code == 0, found.err
     document = found.document
     assert document["model"] == "runs/tiny/model"
-    assert document["dataset"] == {"name": "tiny", "passages": 40, "queries": 26, "dropped": {}}
+    sizes = {"passages": 40, "queries": 26, "train_pairs": 44}
+    assert document["dataset"] == {"name": "tiny", **sizes, "dropped": {}}
     for system, of_run in (("bm25", "bm25"), ("dense", "tuned_dense"), ("hybrid", "tuned_hybrid")):
         assert document["systems"][system] == outcome.document["systems"][of_run]
 
@@ -70,7 +71,7 @@ def test_evaluate_takes_any_model_and_prints_a_table(finished):
         "BM25",
         "dense",
         "hybrid",
-        "hybrid",
+        "hybrid,",
     ]
 
 

@@ -76,7 +76,8 @@ def test_every_system_is_there_under_its_name(document):
     plain = ["bm25", *models]
     reranked = [f"{name}_rerank" for name in plain if not name.endswith("dense")]
     assert set(document["systems"]) == {*plain, *reranked}
-    assert document["dataset"] == {"name": "tiny", "passages": 40, "queries": 26, "dropped": {}}
+    sizes = {"passages": 40, "queries": 26, "train_pairs": 44}
+    assert document["dataset"] == {"name": "tiny", **sizes, "dropped": {}}
 
 
 def test_one_model_under_two_names_has_the_same_figures(document):

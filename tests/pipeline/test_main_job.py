@@ -13,7 +13,7 @@ from retrieval_ft.index import HybridIndex
 from retrieval_ft.pipeline.ranking import fusion_curve
 
 SYSTEMS = ["bm25", "base_dense", "base_hybrid", "tuned_dense", "tuned_hybrid"]
-SYSTEMS += ["base_dense_no_prompt", "tuned_dense_no_prompt"]
+SYSTEMS += ["base_hybrid_rrf", "tuned_hybrid_rrf", "base_dense_no_prompt", "tuned_dense_no_prompt"]
 STAGES = ["prepare", "mine", "train", "evaluate", "index", "report"]
 
 
