@@ -17,9 +17,12 @@ quickstart: setup
 	$(BIN)/python -m retrieval_ft.train
 
 # Pages are tested in a real browser: Debian's.
+SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
+
 browser:
-	@command -v chromium > /dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-		apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core > /dev/null; }
+	@command -v chromium > /dev/null || { $(SUDO) apt-get update -qq && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+		chromium fonts-dejavu-core > /dev/null; }
 
 test: setup browser
 	$(BIN)/retrieval-ft models fetch BAAI/bge-small-en-v1.5
