@@ -17,7 +17,7 @@ import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from retrieval_ft.errors import ConfigError, DependencyError
@@ -117,7 +117,7 @@ class Connection:
         }
         """Give these as `extra_headers` of every request: nothing about this machine is sent."""
 
-    async def __aenter__(self) -> Connection:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

@@ -14,6 +14,7 @@ DataFormat = Literal["auto", "beir", "files", "jsonl", "csv", "parquet", "datase
 LabelsFormat = Literal["auto", "trec", "flagembedding", "pairs", "triplets", "llamaindex", "clicks"]
 PairKind = Literal["title", "heading", "first_sentence", "crop", "link"]
 SyntheticKind = Literal["question", "keywords", "claim", "title"]
+Builder = Literal["cwe", "hpo", "pycode", "pycode-small", "debian"]
 
 
 class DataConfig(Section):
@@ -24,7 +25,7 @@ class DataConfig(Section):
     this, `name` or `builder`."""
     name: str | None = None
     """A data set of the hub, as `datasets.load_dataset` takes it."""
-    builder: Literal["cwe", "hpo", "pycode", "pycode-small", "debian"] | None = None
+    builder: Builder | None = None
     """A data set that this package builds at set-up, into data/NAME."""
     format: DataFormat = "auto"
     """What `path` is; by default what its look says."""

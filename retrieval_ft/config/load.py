@@ -6,12 +6,13 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from retrieval_ft.config.data import (
+    Builder,
     ChunkingConfig,
     ClicksConfig,
     DataConfig,
@@ -109,8 +110,8 @@ def from_mapping(
     if places > 1 or (places == 0 and data.labels is None):
         raise ConfigError(
             f"{source}: data: give one of data.path (documents, rows or a folder in BEIR layout), "
-            "data.name (a data set of the hub) or data.builder (cwe, hpo, pycode, pycode-small, debian), or data.labels alone "
-            "where they bring the texts of their passages"
+            f"data.name (a data set of the hub) or data.builder ({', '.join(get_args(Builder))}), or "
+            "data.labels alone where they bring the texts of their passages"
         )
     return config
 

@@ -51,6 +51,11 @@ class Latency:
         """What it is, and the growth, as JSON values."""
         return {**asdict(self), "growth": self.growth}
 
+    def check(self, budget: float | None) -> dict[str, float | None]:
+        """The figures, the budget, and whether it was kept; without a budget it always is."""
+        passed = budget is None or not self.exceeds(budget)
+        return {**self.figures(), "budget": budget, "passed": passed}
+
 
 def percentiles(milliseconds: Sequence[float]) -> dict[str, float]:
     """`{"p50": ..., "p95": ..., "p99": ...}` of times, linear between neighbours (numpy's default).

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from retrieval_ft.console import markdown as escape
-from retrieval_ft.evaluation.markdown_blocks import bullets, table
+from retrieval_ft.evaluation.cells import METRICS_NOTE, difference_cells, metric_definitions
+from retrieval_ft.evaluation.markdown_blocks import bullets, escaped, table
 from retrieval_ft.evaluation.markdown_run import (
     account,
     advice,
@@ -22,7 +23,6 @@ from retrieval_ft.evaluation.markdown_run import (
     stages,
     tuning,
 )
-from retrieval_ft.evaluation.metrics import DEFINITIONS
 from retrieval_ft.evaluation.report import (
     ABSENT,
     COLUMNS,
@@ -82,37 +82,10 @@ def _systems(document: Document) -> list[str]:
 
 
 def _differences(document: Document) -> list[str]:
-    rows = []
-    for found in document["differences"]:
-        counts = "/".join(str(found.get(key, ABSENT)) for key in ("wins", "ties", "losses"))
-        rows.append(
-            [
-                escape(label(found["system"])),
-                escape(label(found["against"])),
-                escape(found["metric"]),
-                signed(found["delta"]),
-                escape(interval(found["ci"])),
-                p_value(found.get("p")),
-                p_value(found.get("p_holm")),
-                counts,
-            ]
-        )
-    if not rows:
+    if not document["differences"]:
         return []
-    header = ["system", "against", "metric", "Δ", "95% CI", "p", "p (Holm)", "win/tie/loss"]
-    how = (
-        "Δ is the mean difference per query. 95% CI: paired bootstrap, percentile. p: paired "
-        "sign-flip test, two-sided; p (Holm): adjusted for all rows of this table."
-    )
-    differences = document["differences"]
-    if groups := differences[0].get("groups"):
-        how += f" Resampled by document: {groups:,} groups of queries."
-    if all("detectable" in found for found in differences):
-        header.append("±")
-        how += " ±: half-width of the interval that queries with such differences give."
-        for row, found in zip(rows, differences, strict=True):
-            row.append(figure(found["detectable"]))
-    return ["## Differences", "", how, "", *table(header, rows, left=3)]
+    found = difference_cells(document["differences"])
+    return ["## Differences", "", found.note, "", *escaped(found, left=3)]
 
 
 def _slices(document: Document) -> list[str]:
@@ -237,20 +210,8 @@ def _warnings(document: Document) -> list[str]:
 
 
 def _definitions(document: Document) -> list[str]:
-    kinds = {metric.partition("@")[0] for means in document["systems"].values() for metric in means}
-    names = {"recall": "R@k, recall@k", "ndcg": "nDCG@k", "mrr": "MRR@k", "precision": "P@k"}
-    names |= {"capped_recall": "capped R@k", "success": "S@k", "hole": "hole@k"}
-    lines = [f"- {names.get(k, k.upper())}: {DEFINITIONS[k]}." for k in DEFINITIONS if k in kinds]
-    if not lines:
-        return []
-    return [
-        "## Metrics",
-        "",
-        "Means over all judged queries; a query without results counts 0. A passage is relevant "
-        "where its grade is above 0.",
-        "",
-        *lines,
-    ]
+    lines = [f"- {name}: {text}" for name, text in metric_definitions(document).items()]
+    return ["## Metrics", "", METRICS_NOTE, "", *lines] if lines else []
 
 
 def _title(document: Document) -> str:

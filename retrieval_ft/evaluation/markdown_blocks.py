@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retrieval_ft.console import markdown as escape
+from retrieval_ft.evaluation.cells import Cells
 from retrieval_ft.evaluation.report import shown, words
 
 
@@ -26,3 +27,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) ->
 def bullets(facts: Mapping[str, Any]) -> list[str]:
     """Facts as a list, name and value."""
     return [f"- {escape(words(name))}: {escape(shown(value))}" for name, value in facts.items()]
+
+
+def escaped(cells: Cells, *, left: int) -> list[str]:
+    """A table of plain cells; the first `left` columns are aligned left, the others right."""
+    rows = [[escape(cell) for cell in row] for row in cells.rows]
+    return table([escape(cell) for cell in cells.header], rows, left=left)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from retrieval_ft.console import markdown as escape
-from retrieval_ft.evaluation.markdown_blocks import bullets, fence, table
-from retrieval_ft.evaluation.report import ABSENT, Document, figure, label
+from retrieval_ft.evaluation.cells import dimension_cells, stage_cells, trial_cells
+from retrieval_ft.evaluation.markdown_blocks import bullets, escaped, fence, table
+from retrieval_ft.evaluation.report import ABSENT, Document, label
 
 
 def tuning(document: Document) -> list[str]:
@@ -15,20 +16,7 @@ def tuning(document: Document) -> list[str]:
     found = document.get("tuning")
     if not found:
         return []
-    rows = [
-        [
-            f"{trial['number']}",
-            f"{trial['learning_rate']:.3g}",
-            f"{trial['epochs']}",
-            "failed" if trial["failed"] else figure(trial["recall"]),
-            ABSENT if trial["failed"] else figure(trial["ndcg"]),
-            f"{trial['steps']:,}",
-            "chosen" if trial["number"] == found["chosen"]["number"] else "",
-        ]
-        for trial in found["trials"]
-    ]
-    header = ["trial", "learning rate", "epochs", "dev R@10", "dev nDCG@10", "steps", ""]
-    return ["## Search over recipes", "", *table(header, rows, left=1)]
+    return ["## Search over recipes", "", *escaped(trial_cells(found), left=1)]
 
 
 def hygiene(document: Document) -> list[str]:
@@ -74,12 +62,7 @@ def stages(document: Document) -> list[str]:
     found = document.get("stages")
     if not found:
         return []
-    rows = [
-        [escape(stage["name"]), f"{stage['seconds']:.1f}", "yes" if stage["cached"] else "no"]
-        for stage in found
-    ]
-    rows.append(["all", f"{sum(stage['seconds'] for stage in found):.1f}", ""])
-    return ["## Stages", "", *table(["stage", "seconds", "cached"], rows, left=1)]
+    return ["## Stages", "", *escaped(stage_cells(found), left=1)]
 
 
 def command(document: Document) -> list[str]:
@@ -93,21 +76,12 @@ def dimensions(document: Document) -> list[str]:
     rows = document.get("dimensions")
     if not rows:
         return []
-    sides = [side for side in ("base", "tuned") if side in rows[0]]
-    header = ["components", *(f"{side} {metric}" for side in sides for metric in rows[0][side])]
-    cells = [
-        [
-            f"{row['dimension']:,}",
-            *(figure(value) for side in sides for value in row[side].values()),
-        ]
-        for row in rows
-    ]
     return [
         "## Shorter vectors",
         "",
         "Dense retrieval by the leading components, normalised again.",
         "",
-        *table(header, cells, left=0),
+        *escaped(dimension_cells(rows), left=0),
     ]
 
 

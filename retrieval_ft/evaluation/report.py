@@ -7,7 +7,7 @@ compared with, these are what the column of differences shows; else that is the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -98,19 +98,41 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-def _difference(document: Document, system: str) -> Mapping[str, Any] | None:
-    """The difference of a system to its reference, or to its base, at the gate's metric."""
-    rows = [
-        row
-        for row in document["differences"]
-        if row["system"] == system and row["metric"] == GATE_METRIC
-    ]
+def ordered(systems: Iterable[str]) -> list[str]:
+    """The systems of every run first, then the others as they come, those without a prompt last."""
+    names = list(systems)
+    rest = [name for name in names if name not in _FIRST]
+    known = [name for name in _FIRST if name in names]
+    return known + sorted(rest, key=lambda name: name.endswith("_no_prompt"))
+
+
+def reference(document: Document, system: str) -> str | None:
+    """What a system is compared with: what the document says, else its base, the one of its kind first."""
     if "references" in document:
-        against = document["references"].get(system)
-        return next((row for row in rows if row["against"] == against), None)
-    kind = f"base_{system.partition('_')[2]}"  # the base of its kind first
-    rows = [row for row in rows if row["against"].startswith("base_")]
-    return min(rows, key=lambda row: bool(row["against"] != kind), default=None)
+        named: str | None = document["references"].get(system)
+        return named
+    met = [row["against"] for row in document.get("differences", ()) if row["system"] == system]
+    bases = [name for name in met if name.startswith("base_")]
+    kind = f"base_{system.partition('_')[2]}"
+    return kind if kind in bases else (bases or met or [None])[0]
+
+
+def difference(document: Document, system: str, metric: str) -> Mapping[str, Any] | None:
+    """The row of a system against its reference at a metric."""
+    against = reference(document, system)
+    rows = (
+        row
+        for row in document.get("differences", ())
+        if (row["system"], row["against"], row["metric"]) == (system, against, metric)
+    )
+    return next(rows, None)
+
+
+def _over_base(document: Document, system: str) -> Mapping[str, Any] | None:
+    """The difference for a column that is headed by what it is over: the named reference, or a base."""
+    found = difference(document, system, GATE_METRIC)
+    named = "references" in document
+    return found if found and (named or found["against"].startswith("base_")) else None
 
 
 def systems_header(document: Document, columns: Mapping[str, str] = COLUMNS) -> list[str]:
@@ -123,11 +145,10 @@ def systems_header(document: Document, columns: Mapping[str, str] = COLUMNS) -> 
 def systems_rows(document: Document, columns: Mapping[str, str] = COLUMNS) -> list[list[str]]:
     """Cells of the systems table: the known systems first, then others as they come."""
     systems: Mapping[str, Mapping[str, float]] = document["systems"]
-    known = [name for name in _FIRST if name in systems]
     rows = []
-    for name in [*known, *(name for name in systems if name not in _FIRST)]:
+    for name in ordered(systems):
         row = [label(name), *(figure(systems[name].get(metric)) for metric in columns)]
-        found = _difference(document, name)
+        found = _over_base(document, name)
         if found is None:
             row += ["", ""]
         else:

@@ -41,7 +41,7 @@ from retrieval_ft.pipeline.ranking import Systems, at_dimensions, rank_systems, 
 from retrieval_ft.pipeline.reranking import RERANK, reranked
 from retrieval_ft.pipeline.run import Run, StageRecord
 from retrieval_ft.pipeline.sliced import slices_on_test
-from retrieval_ft.pipeline.timing import encoding_times, sample_texts
+from retrieval_ft.pipeline.timing import encoding_times, sampled
 from retrieval_ft.pipeline.train import CANDIDATE
 from retrieval_ft.pipeline.workbench import Workbench, dense_index, dense_ranking, encoder_of
 
@@ -138,7 +138,7 @@ def _work(
     _promote(run, bench, tuned=promoted)
     artifacts.write_json(run.folder / VERDICT, verdict_document(verdict, differences=rows))
     # Not in metrics.json: the same command gives the same metrics to the last digit, and other times.
-    return {**facts, "latency": latency.figures()}
+    return {**facts, "latency": latency.check(config.evaluation.max_latency_regression)}
 
 
 def _resampling(config: Config) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def query_groups(bench: Workbench) -> dict[str, str]:
 
 def _latency(bench: Workbench, tuned: Encoder) -> Latency:
     """The time to encode a query with each model: all that can differ between two equal indexes."""
-    texts = sample_texts(bench.dataset.queries_of("test").texts)
+    texts = sampled(bench.dataset.queries_of("test").texts)
     times = encoding_times({"base": bench.base, "tuned": tuned}, texts)
     return paired_latency(times["base"], times["tuned"], seed=bench.config.seed)
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from retrieval_ft import artifacts
 from retrieval_ft.config import dump
 from retrieval_ft.evaluation import (
-    Latency,
     advice_rows,
     advise,
     assemble,
@@ -87,20 +86,10 @@ def _document(run: Run, stages: Stages) -> dict[str, Any]:
         "training": _numbers(trained),
         **tuning_facts(run),
         "truncation": mined["truncation"],
-        "efficiency": _efficiency(run, stages),
+        "efficiency": {**stages.indexed.facts["speed"], "latency_check": facts["latency"]},
     }
     measured = facts_of(document, source=str(run.folder))
     return {**document, "advice": advice_rows(advise(*assemble(measured, {}, source="a run")))}
-
-
-def _efficiency(run: Run, stages: Stages) -> dict[str, Any]:
-    """What the promoted index costs, and the latency of the tuned model beside the base's."""
-    found = dict(stages.evaluated.facts["latency"])
-    found.pop("growth")
-    latency, budget = Latency(**found), run.config.evaluation.max_latency_regression
-    passed = budget is None or not latency.exceeds(budget)
-    check = {**latency.figures(), "budget": budget, "passed": passed}
-    return {**stages.indexed.facts["speed"], "latency_check": check}
 
 
 def _evidence(run: Run, bench: Workbench, stages: Stages) -> dict[str, Any]:

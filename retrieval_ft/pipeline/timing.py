@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from retrieval_ft.encoder.encoder import Encoder
     from retrieval_ft.index.hybrid import Mode
 
+T = TypeVar("T")
 QUERIES = 100
 """Queries that are timed at most; the 99th percentile of so few is nearly their slowest."""
 ROUNDS = 3
@@ -36,10 +37,10 @@ _K = 10
 _MODES: tuple[Mode, ...] = ("bm25", "dense", "hybrid")
 
 
-def sample_texts(texts: Sequence[str], *, count: int = QUERIES) -> list[str]:
-    """Up to `count` texts, evenly spaced over the given ones."""
-    step = max(1, len(texts) // count)
-    return list(texts[::step][:count])
+def sampled(values: Sequence[T], *, count: int = QUERIES) -> list[T]:
+    """Up to `count` of some values, evenly spaced over them."""
+    step = max(1, len(values) // count)
+    return list(values[::step][:count])
 
 
 def encoding_times(encoders: Mapping[str, Encoder], texts: Sequence[str]) -> dict[str, list[float]]:
@@ -103,7 +104,7 @@ def as_figures(steps: Mapping[str, Sequence[float]]) -> dict[str, Any]:
 
 def passages_per_s(encoder: Encoder, texts: Sequence[str]) -> float:
     """Passages encoded in a second, `AT_ONCE` of them at once, after a first batch."""
-    bare, some = encoder.uncached(), sample_texts(texts, count=AT_ONCE)
+    bare, some = encoder.uncached(), sampled(texts, count=AT_ONCE)
     bare.encode(some[:8], role="passage")
     started = time.perf_counter()
     bare.encode(some, role="passage")
@@ -150,14 +151,14 @@ def index_speed(
         side: Put before the names of what is dense: `tuned` gives `tuned_hybrid`.
         rerank: A cross-encoder without a cache, and how many hits it reads, on `READ` of the queries.
     """
-    texts = sample_texts(queries)
+    texts = sampled(queries)
     lead = f"{side}_" if side else ""
     times = search_times(index, encoder, texts)
     if rerank:
         judge, first = rerank
-        some = sample_texts(texts, count=READ)
+        steps = {name: sampled(taken, count=READ) for name, taken in times["hybrid"].items()}
+        some = sampled(texts, count=READ)
         read = rerank_times(judge, index, encoder, some, first=first)
-        steps = search_times(index, encoder, some)["hybrid"]
         times["hybrid_rerank"] = {**steps, "rerank_ms": read}
     return {
         "systems": {

@@ -17,6 +17,7 @@ from retrieval_ft.evaluation.report import (
     interval,
     label,
     p_value,
+    reference,
     signed,
 )
 
@@ -150,7 +151,7 @@ def headline_of(document: Document) -> Headline:
 def _gains(document: Document) -> tuple[Gain, ...]:
     rows = [r for r in document.get("differences") or () if r["metric"] == GATE_METRIC]
     gate = [r for pair in _PAIRS for r in rows if (r["system"], r["against"]) == pair]
-    main = [r for r in rows if r["against"] == sections.reference(document, r["system"])]
+    main = [r for r in rows if r["against"] == reference(document, r["system"])]
     return tuple(_gain(document, row) for row in gate or main[:_SHOWN])
 
 

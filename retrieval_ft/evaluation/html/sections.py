@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from retrieval_ft.evaluation.cells import (
+    METRICS_NOTE,
+    difference_cells,
+    dimension_cells,
+    metric_definitions,
+)
 from retrieval_ft.evaluation.html.blocks import (
     Block,
     Cell,
@@ -24,15 +30,16 @@ from retrieval_ft.evaluation.html.charts import (
     is_sure,
     separation_chart,
 )
-from retrieval_ft.evaluation.metrics import DEFINITIONS
 from retrieval_ft.evaluation.report import (
     ABSENT,
     COLUMNS,
     GATE_METRIC,
     Document,
+    difference,
     figure,
     interval,
     label,
+    ordered,
     p_value,
     signed,
 )
@@ -48,40 +55,10 @@ _MORE: Mapping[str, str] = {
     "success@10": "S@10",
     "hole@10": "hole@10",
 }
-_ORDER = ("bm25", "base_dense", "base_hybrid", "tuned_dense", "tuned_hybrid")
 _DELTAS = 6
 """Charts of differences by query, at most."""
 _WHOLE = "every query is ranked against the whole corpus"
 STAR = f"★: differs from the system named below its Δ, p below {ALPHA:g} after Holm"
-
-
-def ordered(systems: Mapping[str, Any]) -> list[str]:
-    """The known systems first, then the others as they come, those without a prompt last."""
-    known = [name for name in _ORDER if name in systems]
-    rest = [name for name in systems if name not in _ORDER]
-    return known + sorted(rest, key=lambda name: name.endswith("_no_prompt"))
-
-
-def reference(document: Document, system: str) -> str | None:
-    """What a system is compared with in the table: what the document says, else the base of its kind."""
-    if "references" in document:
-        named: str | None = document["references"].get(system)
-        return named
-    met = [row["against"] for row in document.get("differences", ()) if row["system"] == system]
-    bases = [name for name in met if name.startswith("base_")]
-    kind = f"base_{system.partition('_')[2]}"
-    return kind if kind in bases else (bases or met or [None])[0]
-
-
-def difference(document: Document, system: str, metric: str) -> Mapping[str, Any] | None:
-    """The row of a system against its reference at a metric."""
-    against = reference(document, system)
-    rows = (
-        row
-        for row in document.get("differences", ())
-        if (row["system"], row["against"], row["metric"]) == (system, against, metric)
-    )
-    return next(rows, None)
 
 
 def systems(document: Document, _: Evidence) -> Blocks:
@@ -109,20 +86,9 @@ def systems(document: Document, _: Evidence) -> Blocks:
             folded="Further metrics",
         )
     if sizes := document.get("dimensions"):
-        yield _dimensions(sizes)
-
-
-def _dimensions(sizes: Sequence[Mapping[str, Any]]) -> Table:
-    """Dense retrieval by the leading components of the vectors, base and tuned."""
-    sides = [side for side in ("base", "tuned") if side in sizes[0]]
-    metrics = list(sizes[0][sides[0]]) if sides else []
-    header = [f"{side}, {metric}" for side in sides for metric in metrics]
-    rows = [
-        [f"{one['dimension']:,}", *(figure(one[side].get(m)) for side in sides for m in metrics)]
-        for one in sizes
-    ]
-    caption = "Dense retrieval by the first components of the vectors alone (Matryoshka)"
-    return table(caption, ["components", *header], rows)
+        caption = "Dense retrieval by the first components of the vectors alone (Matryoshka)"
+        cells = dimension_cells(sizes)
+        yield table(caption, cells.header, cells.rows)
 
 
 def _means(document: Document, metrics: Sequence[str]) -> list[list[Cell]]:
@@ -176,31 +142,14 @@ def differences(document: Document, _: Evidence) -> Blocks:
 
 
 def _tests(rows: Sequence[Mapping[str, Any]]) -> Table:
-    header = ["system", "against", "metric", "Δ", "95% CI", "p", "p (Holm)", "win / tie / loss"]
-    note = (
-        "Δ is the mean difference per query. 95% CI: paired bootstrap, percentile. p: paired sign-flip "
-        f"test, two-sided; p (Holm): adjusted for all rows of this table. ★: p (Holm) below {ALPHA:g}."
-    )
-    if groups := rows[0].get("groups"):
-        note += f" Resampled by document: {groups:,} groups of queries."
+    found = difference_cells(rows)
+    delta = found.header.index("Δ")
     cells: list[list[str | Cell]] = [
-        [
-            label(row["system"]),
-            label(row["against"]),
-            row["metric"],
-            Cell(signed(row["delta"]), star=is_sure(row)),
-            interval(row["ci"]),
-            p_value(row.get("p")),
-            p_value(row.get("p_holm")),
-            " / ".join(str(row.get(key, ABSENT)) for key in ("wins", "ties", "losses")),
-        ]
-        for row in rows
+        [*texts[:delta], Cell(texts[delta], star=is_sure(row)), *texts[delta + 1 :]]
+        for texts, row in zip(found.rows, rows, strict=True)
     ]
-    if all("detectable" in row for row in rows):
-        header.append("±")
-        note += " ±: half-width of the interval that queries with such differences give."
-        cells = [[*c, figure(row["detectable"])] for c, row in zip(cells, rows, strict=True)]
-    return table("Differences between systems", header, cells, left=3, note=note)
+    note = f"{found.note} ★: p (Holm) below {ALPHA:g}."
+    return table("Differences between systems", found.header, cells, left=3, note=note)
 
 
 def deltas(_: Document, evidence: Evidence) -> Blocks:
@@ -342,13 +291,6 @@ def examples(_: Document, evidence: Evidence) -> Blocks:
 
 def definitions(document: Document, _: Evidence) -> Blocks:
     """What each measured metric means."""
-    kinds = {metric.partition("@")[0] for means in document["systems"].values() for metric in means}
-    names = {"recall": "R@k, recall@k", "ndcg": "nDCG@k", "mrr": "MRR@k", "precision": "P@k"}
-    names |= {"capped_recall": "capped R@k", "success": "S@k", "hole": "hole@k", "map": "MAP"}
-    known = {names[kind]: f"{text}." for kind, text in DEFINITIONS.items() if kind in kinds}
-    if known:
-        yield Paragraph(
-            "Means over all judged queries; a query without results counts 0. A passage is relevant where "
-            "its grade is above 0."
-        )
+    if known := metric_definitions(document):
+        yield Paragraph(METRICS_NOTE)
         yield facts(known, wide=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from retrieval_ft.evaluation.cells import stage_cells, trial_cells
 from retrieval_ft.evaluation.html.blocks import (
     Block,
     Code,
@@ -15,7 +16,7 @@ from retrieval_ft.evaluation.html.blocks import (
     table,
 )
 from retrieval_ft.evaluation.html.charts_dev import fusion_chart, soup_chart, training_chart
-from retrieval_ft.evaluation.report import ABSENT, Document, figure, label, shown, words
+from retrieval_ft.evaluation.report import ABSENT, Document, label, shown, words
 
 Blocks = Iterator[Block]
 Evidence = Mapping[str, Any]
@@ -40,30 +41,14 @@ def training(document: Document, evidence: Evidence) -> Blocks:
     if found and found.get("steps"):
         yield training_chart(found)
     if tuning := document.get("tuning"):
-        yield _trials(tuning)
+        trials = trial_cells(tuning)
+        yield table("Search over recipes, on dev", trials.header, trials.rows)
     for key, title in _ACCOUNTS.items():
         account = document.get(key) or {}
         told = {name: value for name, value in account.items() if name not in _TOLD}
         if told:
             yield Heading(title)
             yield facts(told, wide=key == "pairs")
-
-
-def _trials(tuning: Mapping[str, Any]) -> Block:
-    rows = [
-        [
-            str(trial["number"]),
-            f"{trial['learning_rate']:.3g}",
-            str(trial["epochs"]),
-            "failed" if trial["failed"] else figure(trial["recall"]),
-            ABSENT if trial["failed"] else figure(trial["ndcg"]),
-            f"{trial['steps']:,}",
-            "chosen" if trial["number"] == tuning["chosen"]["number"] else "",
-        ]
-        for trial in tuning["trials"]
-    ]
-    header = ["trial", "learning rate", "epochs", "dev R@10", "dev nDCG@10", "steps", "choice"]
-    return table("Search over recipes, on dev", header, rows)
 
 
 def choices(document: Document, evidence: Evidence) -> Blocks:
@@ -118,12 +103,8 @@ def efficiency(document: Document, _: Evidence) -> Blocks:
     elif "verdict" in document:
         yield Paragraph("Latency, throughput and index size were not measured in this run.")
     if stages := document.get("stages"):
-        rows = [
-            [words(s["name"]), f"{s['seconds']:,.1f}", "yes" if s["cached"] else "no"]
-            for s in stages
-        ]
-        rows.append(["all", f"{sum(stage['seconds'] for stage in stages):,.1f}", ""])
-        yield table("Time of each stage of the run", ["stage", "seconds", "from cache"], rows)
+        cells = stage_cells(stages)
+        yield table("Time of each stage of the run", cells.header, cells.rows)
     if advice := document.get("advice"):
         yield Heading("What is advised")
         yield table(

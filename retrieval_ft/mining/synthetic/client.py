@@ -7,7 +7,6 @@ is what belongs to chat completions.
 from __future__ import annotations
 
 import json
-from types import TracebackType
 from typing import Any
 
 import openai
@@ -21,7 +20,7 @@ from retrieval_ft.mining.synthetic.prompts import Messages
 __all__ = ["Endpoint", "retry_after"]
 
 
-class Endpoint:
+class Endpoint(Connection):
     """The configured endpoint; an asynchronous context manager.
 
     Raises:
@@ -32,7 +31,7 @@ class Endpoint:
     def __init__(self, config: SyntheticConfig) -> None:
         self._config = config
         self._cap_name = "max_tokens"
-        self._connection = Connection(
+        super().__init__(
             Address(
                 config.base_url or "",
                 config.model,
@@ -44,17 +43,6 @@ class Endpoint:
                 timeout_setting="synthetic.timeout_s",
             )
         )
-
-    async def __aenter__(self) -> Endpoint:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._connection.__aexit__(kind, error, trace)
 
     async def ask(self, messages: Messages, *, cap: int) -> Reply:
         """Send one request, once, for an answer of `cap` tokens at most.
@@ -74,21 +62,20 @@ class Endpoint:
             if refused and "max_completion_tokens" in str(error):
                 self._cap_name = "max_completion_tokens"
                 return await self.ask(messages, cap=cap)
-            fault = self._connection.fault(error)
+            fault = self.fault(error)
             used = perhaps if fault.reason in ("timeout", "dropped") else None
             raise Fault(fault.reason, str(fault), wait_s=fault.wait_s, used=used) from error
 
     async def _send(self, messages: Messages, cap: dict[str, int]) -> Reply:
-        connection = self._connection
         body: dict[str, Any] = {
             "model": self._config.model,
             "messages": messages,
             "temperature": self._config.temperature,
             **cap,
         }
-        completions = connection.client.chat.completions.with_raw_response
-        request = completions.create(**body, extra_headers=connection.headers)
-        return self._reply(await connection.body(request), messages)
+        completions = self.client.chat.completions.with_raw_response
+        request = completions.create(**body, extra_headers=self.headers)
+        return self._reply(await self.body(request), messages)
 
     def _reply(self, body: str, messages: Messages) -> Reply:
         """Read a body that should be a chat completion, and take nothing in it for granted."""
@@ -100,10 +87,10 @@ class Endpoint:
         usage, choices = _usage(data.get("usage")), data.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
         if not isinstance(choice, dict) and usage is None:
-            said = self._connection.words(data.get("error") or body)
+            said = self.words(data.get("error") or body)
             raise Fault(
                 "no_completion",
-                f"{self._connection.address.where}: answers, but not with a chat completion: {said}; "
+                f"{self.address.where}: answers, but not with a chat completion: {said}; "
                 "check the address, which mostly ends in /v1",
                 used=estimate(messages, answer_characters=0),
             )
