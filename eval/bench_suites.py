@@ -64,7 +64,7 @@ def code_digest() -> str:
     room = ROOT / "retrieval_ft"
     files = [room / name for name in _CODE if name.endswith(".py")]
     files += [f for name in _CODE if not name.endswith(".py") for f in (room / name).rglob("*.py")]
-    files.append(Path(suite_systems.__file__))
+    files += [Path(suite_systems.__file__), Path(__file__).with_name("ensemble.py")]
     return artifacts.sha256_json({f.name + str(f.parent): artifacts.sha256_file(f) for f in files})
 
 

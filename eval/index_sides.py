@@ -197,40 +197,23 @@ def hybrid_ours(folder: Path, count: int) -> dict[str, Any]:
 def hybrid_langchain(folder: Path, count: int) -> dict[str, Any]:
     """EnsembleRetriever of BM25Retriever, with our terms, and FAISS, each a hundred deep."""
     sys.path.append(str(PEERS))
-    from langchain_classic.retrievers import EnsembleRetriever
-    from langchain_community.retrievers import BM25Retriever
-    from langchain_community.vectorstores import FAISS
-    from langchain_core.embeddings import Embeddings
+    from ensemble import ensemble
 
     from retrieval_ft.index import LexicalSpec
 
     texts, queries = read(folder / TEXTS), read(folder / QUERIES)
     vectors, asked = vectors_of(folder)
     spec, row_of = LexicalSpec(), {query: n for n, query in enumerate(queries)}
-
-    class Given(Embeddings):
-        def embed_documents(self, texts: list[str]) -> Any:
-            raise NotImplementedError
-
-        def embed_query(self, text: str) -> list[float]:
-            return asked[row_of[text]].tolist()
-
     begun = time.perf_counter()
-    names = list(ids_of(len(texts)))
-    facts = [{"id": name} for name in names]
-    lexical = BM25Retriever.from_texts(
-        texts, metadatas=facts, preprocess_func=lambda text: spec.tokenize([text])[0], k=DEPTH
+    search = ensemble(
+        texts,
+        list(ids_of(len(texts))),
+        np.asarray(vectors),
+        vector_of=lambda text: asked[row_of[text]].tolist(),
+        terms=lambda text: spec.tokenize([text])[0],
+        depth=DEPTH,
     )
-    pairs = zip(texts, np.asarray(vectors), strict=True)
-    dense = FAISS.from_embeddings(pairs, Given(), metadatas=facts, ids=names)
-    ensemble = EnsembleRetriever(
-        retrievers=[lexical, dense.as_retriever(search_kwargs={"k": DEPTH})],
-        weights=[0.5, 0.5],
-        id_key="id",
-    )
-    return _asked(
-        begun, lambda n: [hit.metadata["id"] for hit in ensemble.invoke(queries[n])[:TOP]], count
-    )
+    return _asked(begun, lambda n: search(queries[n])[:TOP], count)
 
 
 def hybrid_txtai(folder: Path, count: int) -> dict[str, Any]:

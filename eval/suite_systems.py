@@ -139,40 +139,19 @@ def bm25s(sides: Sides) -> tuple[Any, str]:
 
 
 def langchain(sides: Sides) -> tuple[Any, str]:
-    """EnsembleRetriever (RRF, equal weights) of BM25Retriever and FAISS, each 100 deep.
-
-    BM25Retriever gets our terms: its own default splits at spaces and knows no case or stem.
-    """
-    from langchain_classic.retrievers import EnsembleRetriever
-    from langchain_community.retrievers import BM25Retriever
-    from langchain_community.vectorstores import FAISS
-    from langchain_core.embeddings import Embeddings
-
-    vector_of = sides.vector_of()
-
-    class Given(Embeddings):
-        def embed_documents(self, texts: list[str]) -> Any:
-            raise NotImplementedError
-
-        def embed_query(self, text: str) -> list[float]:
-            return vector_of(text)
+    """EnsembleRetriever (RRF, equal weights) of BM25Retriever, with our terms, and FAISS."""
+    from ensemble import ensemble
 
     spec = sides.bench.lexical.spec
-    facts = [{"id": passage_id} for passage_id in sides.ids]
-    lexical = BM25Retriever.from_texts(
+    search = ensemble(
         sides.texts,
-        metadatas=facts,
-        preprocess_func=lambda text: spec.tokenize([text])[0],
-        k=sides.depth,
+        sides.ids,
+        sides.vectors[0],
+        vector_of=sides.vector_of(),
+        terms=lambda text: spec.tokenize([text])[0],
+        depth=sides.depth,
     )
-    pairs = zip(sides.texts, sides.vectors[0], strict=True)
-    store = FAISS.from_embeddings(pairs, Given(), metadatas=facts, ids=list(sides.ids))
-    ensemble = EnsembleRetriever(
-        retrievers=[lexical, store.as_retriever(search_kwargs={"k": sides.depth})],
-        weights=[0.5, 0.5],
-        id_key="id",
-    )
-    answers = [[hit.metadata["id"] for hit in ensemble.invoke(t)] for t in sides.queries.texts]
+    answers = [search(text) for text in sides.queries.texts]
     return sides.ranking(answers), "EnsembleRetriever .5/.5, terms of ours for BM25Retriever"
 
 
